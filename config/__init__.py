@@ -1,0 +1,1 @@
+"""The site: settings, URLs, entry points and the PostgreSQL server of development."""

@@ -1,0 +1,216 @@
+"""Every setting of the site, from the environment, in the order one asks about them: the database first."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import django
+import environ
+
+from config.startup import development_secret_key, embedded_database, refuse
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+VAR_DIR = BASE_DIR / "var"
+
+env = environ.Env()
+
+DEBUG = env.bool("DEBUG", default=False)
+
+# --- Database ---------------------------------------------------------------------------------------------------------
+
+# `django.db.backends.postgresql` here is the way back: nothing else changes.
+DATABASE_ENGINE = env.str("DATABASE_ENGINE", default="dbresilience")
+
+if env.str("DATABASE_URL", default=""):
+    DATABASES = {"default": env.db("DATABASE_URL", engine=DATABASE_ENGINE)}
+elif DEBUG:
+    DATABASES = {"default": {"ENGINE": DATABASE_ENGINE, **embedded_database(VAR_DIR / "postgres", name="chat")}}
+else:
+    refuse("DATABASE_URL is not set: give a PostgreSQL URL such as postgresql://user:password@host/name, or set DEBUG=1.")
+
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# --- Security ---------------------------------------------------------------------------------------------------------
+
+SECRET_KEY = env.str("SECRET_KEY", default="")
+if not SECRET_KEY:
+    if not DEBUG:
+        refuse("SECRET_KEY is not set: give a long random string, the same for every process of the site.")
+    SECRET_KEY = development_secret_key(VAR_DIR / "secret_key")
+
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"] if DEBUG else [])
+CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+
+# A site that people reach by https says so with its trusted origins; its cookies must not travel in clear text.
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = any(origin.startswith("https://") for origin in CSRF_TRUSTED_ORIGINS)
+SESSION_COOKIE_HTTPONLY = True
+X_FRAME_OPTIONS = "DENY"
+
+# --- Applications -----------------------------------------------------------------------------------------------------
+
+# Django has its own Tasks API from 6.0 on.
+TASKS_FROM_PACKAGE = django.VERSION < (6, 0)
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django.contrib.postgres",
+    "rest_framework",
+    "rest_framework.authtoken",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    *(["django_tasks"] if TASKS_FROM_PACKAGE else []),
+    "django_tasks_db",
+    *[app for app in ("dbresilience", "chat") if find_spec(app)],
+]
+
+MIDDLEWARE = [
+    *(
+        [
+            "dbresilience.middleware.ProbeMiddleware",
+            "dbresilience.middleware.RequestContextMiddleware",
+        ]
+        if find_spec("dbresilience") and find_spec("dbresilience.middleware")
+        else []
+    ),
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+DEBUG_TOOLBAR = env.bool("DEBUG_TOOLBAR", default=DEBUG) and find_spec("debug_toolbar") is not None
+if DEBUG_TOOLBAR:
+    INSTALLED_APPS.append("debug_toolbar")
+    MIDDLEWARE.insert(MIDDLEWARE.index("whitenoise.middleware.WhiteNoiseMiddleware"), "debug_toolbar.middleware.DebugToolbarMiddleware")
+INTERNAL_IPS = ["127.0.0.1", "::1"]
+
+ROOT_URLCONF = "config.urls"
+WSGI_APPLICATION = "config.wsgi.application"
+# The API has no trailing slashes; what has one (admin, accounts) is redirected to it.
+APPEND_SLASH = True
+
+# --- Pages ------------------------------------------------------------------------------------------------------------
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "config" / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+STATIC_URL = "static/"
+STATIC_ROOT = VAR_DIR / "static"
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {
+        "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
+        if DEBUG
+        else "whitenoise.storage.CompressedManifestStaticFilesStorage",
+    },
+}
+WHITENOISE_USE_FINDERS = DEBUG
+WHITENOISE_AUTOREFRESH = DEBUG
+
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "/"
+LOGOUT_REDIRECT_URL = "login"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+]
+
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = "UTC"
+USE_TZ = True
+
+# --- API --------------------------------------------------------------------------------------------------------------
+
+REST_FRAMEWORK: dict[str, Any] = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "rest_framework.authentication.TokenAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_THROTTLE_RATES": {
+        "chat": env.str("CHAT_RATE", default="300/min"),
+        "token": env.str("CHAT_TOKEN_RATE", default="120/min"),
+    },
+    "TEST_REQUEST_DEFAULT_FORMAT": "json",
+}
+
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Chat",
+    "DESCRIPTION": "An assistant with threads, streamed replies and tool calls, on a database that may go away.",
+    "VERSION": "1.0.0",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+}
+
+# --- Chat -------------------------------------------------------------------------------------------------------------
+
+CHAT_AGENT = env.str("CHAT_AGENT", default="offline")
+CHAT_AGENT_DELAY_SECONDS = env.float("CHAT_AGENT_DELAY_SECONDS", default=0.0)
+CHAT_MODEL = env.str("CHAT_MODEL", default="gpt-5-mini")
+OPENAI_BASE_URL = env.str("OPENAI_BASE_URL", default="") or None
+OPENAI_API_KEY = env.str("OPENAI_API_KEY", default="")
+# Threads not touched for so many days are deleted by the worker; unset keeps them for ever.
+CHAT_RETENTION_DAYS = env.int("CHAT_RETENTION_DAYS", default=0) or None
+
+if CHAT_AGENT not in {"offline", "openai"}:
+    refuse(f"CHAT_AGENT is {CHAT_AGENT!r}: it must be 'offline' or 'openai'.")
+if CHAT_AGENT == "openai" and not (OPENAI_API_KEY or OPENAI_BASE_URL):
+    refuse("OPENAI_API_KEY is not set: CHAT_AGENT=openai needs it, or OPENAI_BASE_URL of a server that wants no key.")
+
+# --- Background work --------------------------------------------------------------------------------------------------
+
+TASKS = {"default": {"BACKEND": "django_tasks_db.DatabaseBackend"}}
+
+# --- Logging ----------------------------------------------------------------------------------------------------------
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "lines": {"format": "%(asctime)s %(levelname)-7s %(name)s: %(message)s", "datefmt": "%H:%M:%S"},
+        "json": {
+            "()": "pythonjsonlogger.json.JsonFormatter",
+            "format": "%(asctime)s %(levelname)s %(name)s %(message)s",
+            "rename_fields": {"asctime": "time", "levelname": "level", "name": "logger"},
+        },
+    },
+    "handlers": {
+        "stderr": {"class": "logging.StreamHandler", "formatter": "lines" if DEBUG else "json"},
+    },
+    "root": {"handlers": ["stderr"], "level": "WARNING"},
+    "loggers": {
+        # Django mails errors to ADMINS and hides its log without DEBUG; one stream of lines is easier to operate.
+        "django": {"handlers": [], "level": "INFO", "propagate": True},
+        "dbresilience": {"level": "INFO"},
+        "chat": {"level": "INFO"},
+    },
+}

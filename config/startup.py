@@ -1,0 +1,66 @@
+"""What the settings do before Django starts: refuse with one line, start the embedded server, keep a development key."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, NoReturn
+
+# These say what they have to say without a database; the rest should find one running.
+NEEDS_NO_DATABASE = {
+    "check",
+    "collectstatic",
+    "compilemessages",
+    "diffsettings",
+    "findstatic",
+    "help",
+    "makemessages",
+    "spectacular",
+    "startapp",
+    "version",
+    "--help",
+    "--version",
+}
+
+
+def refuse(reason: str) -> NoReturn:
+    """Stop the start with one line: a traceback through Django would hide what to do."""
+    print(reason, file=sys.stderr, flush=True)
+    # gunicorn's workers exit with 3 when they cannot boot, so that the master stops instead of trying for ever.
+    raise SystemExit(3)
+
+
+def embedded_database(data: Path, *, name: str, options: dict[str, str] | None = None) -> dict[str, Any]:
+    """DATABASES entry of the embedded server in `data`, which runs when this returns."""
+    try:
+        from config import embedded
+        from config.postgres import SUPERUSER, PostgresError, PostgresServer
+    except ImportError as exc:
+        refuse(f"DATABASE_URL is not set and {exc.name} is not installed: set DATABASE_URL, or run `make setup`.")
+    try:
+        if NEEDS_NO_DATABASE.isdisjoint(sys.argv[1:2] or ["help"]) or "manage" not in Path(sys.argv[0]).name:
+            server = embedded.join(data, database=name, options=options)
+        else:
+            server = PostgresServer(data)
+    except (PostgresError, OSError) as exc:
+        refuse(f"The embedded PostgreSQL server did not start: {exc} Or set DATABASE_URL to use another server.")
+    return {"NAME": name, "USER": SUPERUSER, "HOST": server.host, "PORT": "5432"}
+
+
+def development_secret_key(path: Path) -> str:
+    """A key of this checkout, so that sessions survive a restart; never used without DEBUG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix="secret_key.", delete=False) as draft:
+            draft.write(secrets.token_urlsafe(50))
+        try:
+            # A link and not a rename: of two processes that start together the first one's key stands.
+            os.link(draft.name, path)
+        except FileExistsError:
+            pass
+        finally:
+            os.unlink(draft.name)
+    return path.read_text().strip()
