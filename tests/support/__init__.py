@@ -1,0 +1,1 @@
+"""Real servers for the tests: PostgreSQL that can be stopped and killed, gunicorn, Chromium."""
