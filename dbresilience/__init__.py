@@ -1,0 +1,22 @@
+"""A PostgreSQL backend for Django whose connections survive the database.
+
+Set ``ENGINE = "dbresilience"``. The names below are the whole public interface; the signals are
+in `dbresilience.signals`.
+"""
+
+from __future__ import annotations
+
+from .errors import AcquireTimeout, Classification, DatabaseUnavailable, classify
+from .leasing import pinned
+from .resources import get_database_resources
+
+__all__ = [
+    "AcquireTimeout",
+    "Classification",
+    "DatabaseUnavailable",
+    "classify",
+    "get_database_resources",
+    "pinned",
+]
+
+__version__ = "0.1.0"

@@ -1,0 +1,26 @@
+"""The Django app: stops a start with impossible options and registers the system checks."""
+
+from __future__ import annotations
+
+from django.apps import AppConfig
+from django.conf import settings
+
+from .conf import Configuration
+
+
+class DbresilienceConfig(AppConfig):
+    """Optional: ``ENGINE = "dbresilience"`` alone is enough for the backend."""
+
+    name = "dbresilience"
+    verbose_name = "Database resilience"
+
+    def ready(self) -> None:
+        """Read every alias's options now, so that a mistake stops the start, not a request."""
+        from . import checks, logs, unavailable
+
+        for alias, given in settings.DATABASES.items():
+            if given.get("ENGINE") == "dbresilience":
+                Configuration.from_settings(alias, given, debug=settings.DEBUG)
+        checks.register_all()
+        logs.connect_receivers()
+        unavailable.install()

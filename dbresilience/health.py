@@ -1,0 +1,81 @@
+"""Is the database well? Asked on a connection outside the pool, with one check in flight.
+
+So a full pool is not mistaken for an outage, and any number of probes costs one connection a
+second at most.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
+from time import monotonic, perf_counter
+from typing import Any
+
+import psycopg
+
+from .errors import classify
+
+MEMORY_SECONDS = 1.0
+"""How long one answer serves all who ask: a probe per second per process costs nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseHealth:
+    """One answer. `latency_ms` is one `SELECT 1`, in milliseconds; None when unhealthy."""
+
+    healthy: bool
+    latency_ms: float | None
+    state: str
+    """``ok``, ``timeout``, or the name of the error's class (`errors.classify`)."""
+
+
+class HealthProbe:
+    """Checks one server; many may ask, one check runs."""
+
+    def __init__(self, connect_arguments: Callable[[], Mapping[str, Any]]) -> None:
+        self._connect_arguments = connect_arguments
+        self._lock = threading.Lock()
+        self._running: Future[DatabaseHealth] | None = None
+        self._last: DatabaseHealth | None = None
+        self._last_at = 0.0
+
+    def check(self, *, timeout_seconds: float) -> DatabaseHealth:
+        """Return the state, at most `MEMORY_SECONDS` old, within `timeout_seconds`."""
+        with self._lock:
+            if self._last is not None and monotonic() - self._last_at < MEMORY_SECONDS:
+                return self._last
+            running = self._running
+            if running is None:
+                running = self._running = Future()
+                threading.Thread(
+                    target=self._run, args=(running,), name="dbresilience-health", daemon=True
+                ).start()
+        try:
+            return running.result(timeout=timeout_seconds)
+        except FutureTimeoutError:
+            return DatabaseHealth(healthy=False, latency_ms=None, state="timeout")
+
+    def _run(self, running: Future[DatabaseHealth]) -> None:
+        health = self._ask()
+        with self._lock:
+            self._last, self._last_at, self._running = health, monotonic(), None
+        running.set_result(health)
+
+    def _ask(self) -> DatabaseHealth:
+        try:
+            arguments = dict(self._connect_arguments())
+            for ours in ("slow_query_log", "log_addresses", "cursor_factory"):
+                arguments.pop(ours, None)
+            # 2 seconds is the least libpq accepts. A black hole ends after 5 (in milliseconds),
+            # so that the check in flight does not stay for ever.
+            arguments |= {"connect_timeout": 2, "tcp_user_timeout": 5000, "autocommit": True}
+            with psycopg.connect(**arguments) as connection:
+                started = perf_counter()
+                connection.execute("SELECT 1")
+                latency_ms = (perf_counter() - started) * 1000
+        except Exception as error:  # whatever it is, the answer is "not healthy", never a 500
+            return DatabaseHealth(healthy=False, latency_ms=None, state=classify(error).name)
+        return DatabaseHealth(healthy=True, latency_ms=round(latency_ms, 3), state="ok")

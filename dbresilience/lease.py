@@ -1,0 +1,76 @@
+"""One connection in use: who holds it, since when, and what still needs it."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from .connection import ResilientConnection
+    from .pool import Generation, Pool
+
+
+class Holder(Protocol):
+    """Who took the lease: Django's wrapper of this thread."""
+
+    def release_if_unneeded(self) -> None: ...
+
+    def forget_connection(self) -> None: ...
+
+
+class Lease:
+    """A connection between acquire and release.
+
+    `cursors` and `pins` count what still needs the connection. They are touched by the holder's
+    thread only; ending a lease is safe from any thread (see `Pool.release`).
+    """
+
+    __slots__ = (
+        "acquired_at",
+        "connection",
+        "cursors",
+        "discard",
+        "generation",
+        "holder",
+        "last_error",
+        "pins",
+        "pool",
+        "wait_seconds",
+    )
+
+    def __init__(
+        self,
+        connection: ResilientConnection,
+        pool: Pool,
+        generation: Generation,
+        wait_seconds: float,
+    ) -> None:
+        self.connection = connection
+        self.pool = pool
+        self.generation = generation
+        self.wait_seconds = wait_seconds
+        self.acquired_at = perf_counter()
+        self.cursors = 0
+        self.pins = 0
+        self.discard = False
+        self.last_error: psycopg.Error | None = None
+        self.holder: Holder | None = None
+
+    @property
+    def held_seconds(self) -> float:
+        """Seconds since the connection was acquired."""
+        return perf_counter() - self.acquired_at
+
+    def cursor_closed(self) -> None:
+        """Note that a cursor ended; the holder decides whether the connection goes back."""
+        self.cursors -= 1
+        if self.cursors <= 0 and self.holder is not None:
+            self.holder.release_if_unneeded()
+
+    def take_wait_seconds(self) -> float:
+        """Return the wait for the connection, once: it belongs to the first statement only."""
+        waited, self.wait_seconds = self.wait_seconds, 0.0
+        return waited
+

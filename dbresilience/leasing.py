@@ -1,0 +1,29 @@
+"""`pinned()`: one connection for a block that needs session state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from django.db import DEFAULT_DB_ALIAS, connections
+
+
+@contextmanager
+def pinned(using: str = DEFAULT_DB_ALIAS) -> Iterator[None]:
+    """Keep one connection for the block: for advisory locks, `SET`, temporary tables, `LISTEN`.
+
+    What the block sets stays on that connection; undo it before the block ends. On another
+    database backend this does nothing, since there a connection is kept for the request anyway.
+
+    Args:
+        using: the database alias.
+
+    Raises:
+        DatabaseUnavailable: no connection could be had.
+    """
+    pin = getattr(connections[using], "pinned", None)
+    if pin is None:
+        yield
+    else:
+        with pin():
+            yield

@@ -1,0 +1,99 @@
+"""Logging, the first receiver of the signals.
+
+Each record has a readable message and the same facts as attributes (``event``, ``alias`` and
+those of the signal), so that a JSON formatter gets them as fields. Loggers:
+``dbresilience.connections``, ``dbresilience.slow_queries``, ``dbresilience.requests``.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from . import signals
+from .slow_queries import SlowQuery
+
+connections_log = logging.getLogger("dbresilience.connections")
+slow_queries_log = logging.getLogger("dbresilience.slow_queries")
+
+_MESSAGES: tuple[tuple[Any, str, int, str], ...] = (
+    (signals.pool_opened, "pool_opened", logging.INFO,
+     "pool %(alias)s opened: max_size %(max_size)s, min_size %(min_size)s"),
+    (signals.pool_closed, "pool_closed", logging.INFO, "pool %(alias)s closed: %(reason)s"),
+    (signals.pool_condemned, "pool_condemned", logging.WARNING,
+     "pool %(alias)s gives up generation %(generation)s: %(reason)s"),
+    (signals.connection_opened, "connection_opened", logging.INFO,
+     "pool %(alias)s connected in %(connect_seconds).3f s, backend %(backend_pid)s"),
+    (signals.connection_failed, "connection_failed", logging.WARNING,
+     "pool %(alias)s cannot connect after %(connect_seconds).3f s: %(exception)s"),
+    (signals.connection_closed, "connection_closed", logging.INFO,
+     "pool %(alias)s lost a connection, %(age_seconds).0f s old: %(reason)s"),
+    (signals.connection_acquired, "connection_acquired", logging.DEBUG,
+     "pool %(alias)s acquired backend %(backend_pid)s after %(wait_seconds).6f s"),
+    (signals.connection_released, "connection_released", logging.DEBUG,
+     "pool %(alias)s released backend %(backend_pid)s after %(held_seconds).6f s"),
+    (signals.acquire_timed_out, "acquire_timed_out", logging.WARNING,
+     "pool %(alias)s had no connection for %(waited_seconds).1f s: %(snapshot)s"),
+)  # fmt: skip
+
+
+class _Receiver:
+    """Turns one signal into one record."""
+
+    def __init__(self, event: str, level: int, message: str) -> None:
+        self.event, self.level, self.message = event, level, message
+
+    def __call__(self, sender: str, signal: Any, **details: Any) -> None:
+        if connections_log.isEnabledFor(self.level):
+            facts = {name: _plain(value) for name, value in details.items()}
+            connections_log.log(
+                self.level, self.message, facts, extra={"event": self.event, **facts}
+            )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseException):
+        return " ".join(str(value).split())
+    return value if isinstance(value, (str, int, float, type(None))) else str(value)
+
+
+def log_slow_query(sender: str, query: SlowQuery, **details: Any) -> None:
+    """Log one slow statement, at WARNING."""
+    request = f" for {query.method} {query.path}" if query.method else ""
+    parameters = f" with {query.parameters}" if query.parameters is not None else ""
+    slow_queries_log.warning(
+        "slow query on %s: %.3f s (waited %.3f s for the connection), %d rows, at %s%s: %s%s",
+        query.alias,
+        query.duration_seconds,
+        query.wait_seconds,
+        query.rows,
+        query.call_site,
+        request,
+        query.sql,
+        parameters,
+        extra={
+            "event": "slow_query",
+            **{name: getattr(query, name) for name in SlowQuery.__dataclass_fields__},
+        },
+    )
+
+
+# Kept here, because signals hold their receivers weakly.
+_receivers = [
+    (signal, event, level, _Receiver(event, level, message))
+    for signal, event, level, message in _MESSAGES
+]
+
+
+def connect_receivers() -> None:
+    """Start logging. Calling it again, also after a reload of this module, changes nothing.
+
+    The two per-lease events are connected only if DEBUG is enabled for their logger at this
+    moment, since they cost a call for each query.
+    """
+    for signal, event, level, receiver in _receivers:
+        if level > logging.DEBUG or connections_log.isEnabledFor(logging.DEBUG):
+            signal.disconnect(dispatch_uid=f"dbresilience.logs.{event}", sender=None)
+            signal.connect(receiver, dispatch_uid=f"dbresilience.logs.{event}")
+    signals.slow_query.disconnect(dispatch_uid="dbresilience.logs.slow_query", sender=None)
+    signals.slow_query.connect(log_slow_query, dispatch_uid="dbresilience.logs.slow_query")

@@ -1,0 +1,418 @@
+"""One psycopg_pool, steered: acquire, release, generations, recovery.
+
+psycopg_pool owns the queue, the hand-off and the background threads. What it lacks is a verdict:
+after an outage it finds dead connections one at a time and retries with a delay that doubles
+without a cap, while its dead slots still count as taken. So a *generation* here is one
+`psycopg_pool.ConnectionPool`, and proof of death replaces it as a whole: idle connections are
+closed, waiters are woken, and the next request connects at once.
+
+A generation is replaced when one of its connections was told FATAL or found cut, or when
+connecting fails while none of its connections is left. In that second case those who wait are
+refused at once, with the reason.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from time import monotonic, perf_counter
+from typing import Any
+
+import psycopg
+from psycopg.pq import ConnStatus, TransactionStatus
+from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
+
+from . import signals
+from .conf import Configuration
+from .connection import ResilientConnection
+from .errors import AcquireTimeout, DatabaseUnavailable, TooManyWaiting, classify
+from .lease import Lease
+from .liveness import is_alive
+from .signals import emit
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSnapshot:
+    """The pool at one moment, in connections, except `waiting`: requests that wait for one."""
+
+    alias: str
+    max_size: int
+    min_size: int
+    size: int
+    in_use: int
+    idle: int
+    waiting: int
+    generation: int
+    opened_total: int
+    connect_failures_total: int
+
+
+class PoolRetired(Exception):
+    """This pool was replaced because the configuration changed; ask for the new one."""
+
+
+class Generation:
+    """One psycopg_pool and its fate."""
+
+    def __init__(self, number: int, connections: ConnectionPool[ResilientConnection]) -> None:
+        self.number = number
+        self.connections = connections
+        self.condemned = False
+        self.failure: Exception | None = None
+        """Why nobody could connect, when that is what ended this generation."""
+
+
+class Pool:
+    """The connections of one alias and configuration in this process.
+
+    Args:
+        alias: names it in logs and signals.
+        configuration: sizes and timeouts.
+        connect_arguments: for `psycopg.connect`, asked again for each physical connection.
+        configure: called with each new connection.
+    """
+
+    def __init__(
+        self,
+        alias: str,
+        configuration: Configuration,
+        connect_arguments: Callable[[], Mapping[str, Any]],
+        configure: Callable[[ResilientConnection], None],
+    ) -> None:
+        self.alias = alias
+        self.configuration = configuration
+        self.leases: dict[ResilientConnection, Lease] = {}
+        self.physical: weakref.WeakSet[ResilientConnection] = weakref.WeakSet()
+        """Every connection that may still be open, for the case of a fork."""
+        self.retired = False
+        self.opened_total = 0
+        self.connect_failures_total = 0
+        self._connect_arguments = connect_arguments
+        self._configure = configure
+        self._lock = threading.Lock()
+        self._generation: Generation | None = None
+        self._generations = 0
+
+    # Acquire and release
+
+    def acquire(self) -> Lease:
+        """Hand out a living connection.
+
+        Raises:
+            AcquireTimeout: none became free within `timeout` seconds.
+            TooManyWaiting: `max_waiting` requests wait already.
+            DatabaseUnavailable: the server cannot be reached; the cause is attached.
+            PoolRetired: the configuration changed; the alias has another pool now.
+        """
+        started = perf_counter()
+        deadline = monotonic() + self.configuration.timeout
+        while True:
+            if self.retired:
+                raise PoolRetired(self.alias)
+            generation = self._generation or self._open()
+            try:
+                connection = generation.connections.getconn(timeout=deadline - monotonic())
+            except PoolClosed:
+                if generation.failure is not None:
+                    raise self._unavailable(generation.failure) from generation.failure
+                continue  # condemned while we waited: its successor may serve us
+            except PoolTimeout as error:
+                raise self._timed_out(perf_counter() - started) from error
+            except TooManyRequests as error:
+                raise self._too_many(error) from error
+            if generation.condemned:
+                generation.connections.putconn(connection)
+                continue
+            if is_alive(connection):
+                lease = Lease(connection, self, generation, perf_counter() - started)
+                connection.lease = lease
+                self.leases[connection] = lease
+                emit(
+                    signals.connection_acquired,
+                    self.alias,
+                    wait_seconds=lease.wait_seconds,
+                    backend_pid=connection.pgconn.backend_pid,
+                )
+                return lease
+            self._bury(connection, generation)
+
+    def release(self, lease: Lease) -> None:
+        """Take a connection back. Never raises; doing it twice is harmless."""
+        connection = lease.connection
+        # The pop decides who ends the lease, whichever thread comes first.
+        if self.leases.pop(connection, None) is None:
+            return
+        connection.lease = None
+        lease.holder = None
+        generation = lease.generation
+        emit(
+            signals.connection_released,
+            self.alias,
+            held_seconds=lease.held_seconds,
+            backend_pid=connection.pgconn.backend_pid,
+        )
+        if self._is_spent(lease):
+            self._bury(connection, generation, lease.last_error)
+            return
+        if not connection.autocommit:
+            try:
+                connection.rollback()
+                connection.autocommit = True
+            except psycopg.Error as error:
+                self._bury(connection, generation, error)
+                return
+        self._put_back(connection, generation)
+
+    def _is_spent(self, lease: Lease) -> bool:
+        connection = lease.connection
+        if connection.pgconn.status != ConnStatus.OK or lease.discard:
+            return True
+        if connection.farewell is not None:
+            return True
+        if lease.last_error is not None and classify(lease.last_error).evict:
+            return True
+        return connection.pgconn.transaction_status == TransactionStatus.ACTIVE
+
+    def _put_back(self, connection: ResilientConnection, generation: Generation) -> None:
+        if generation.condemned:
+            connection.close()
+            # The successor was kept small so that the sum stays within max_size.
+            self._resize_for_survivors()
+        else:
+            generation.connections.putconn(connection)
+
+    def _bury(
+        self,
+        connection: ResilientConnection,
+        generation: Generation,
+        error: psycopg.Error | None = None,
+    ) -> None:
+        """Close a connection for good, and condemn its generation if its death says so."""
+        farewell = connection.farewell
+        discarded = connection.pgconn.status == ConnStatus.OK and farewell is None
+        if farewell is not None:
+            meaning = classify(psycopg.errors.lookup(farewell)() if _known(farewell) else _cut())
+            reason = f"the server ended the session ({farewell})"
+        elif error is not None:
+            meaning = classify(error)
+            reason = f"{meaning.name} ({error.sqlstate or 'no SQLSTATE'})"
+        else:
+            meaning = classify(_cut())
+            reason = "discarded" if discarded else "the server closed the connection while idle"
+        emit(
+            signals.connection_closed,
+            self.alias,
+            reason=reason,
+            backend_pid=_pid_of(connection),
+            age_seconds=connection.age_seconds,
+        )
+        connection.close()
+        if meaning.condemn and not (discarded and error is None):
+            self.condemn(generation, reason)
+        self._put_back(connection, generation)
+
+    # Generations
+
+    def _open(self) -> Generation:
+        with self._lock:
+            if self._generation is not None:
+                return self._generation
+            self._generations += 1
+            settings = self.configuration
+            arguments = settings.pool_arguments()
+            survivors = len(self.leases)
+            arguments["max_size"] = max(1, settings.max_size - survivors)
+            arguments["min_size"] = min(settings.min_size, arguments["max_size"])
+            generation = Generation(
+                self._generations,
+                ConnectionPool(
+                    connection_class=ResilientConnection,
+                    kwargs=self._arguments_of_next_connection,
+                    configure=self._configure,
+                    name=settings.name or f"dbresilience-{self.alias}",
+                    open=False,
+                    **arguments,
+                ),
+            )
+            generation.connections.open()
+            self._generation = generation
+        emit(
+            signals.pool_opened,
+            self.alias,
+            max_size=settings.max_size,
+            min_size=settings.min_size,
+            generation=generation.number,
+        )
+        return generation
+
+    def _arguments_of_next_connection(self) -> dict[str, Any]:
+        return {**self._connect_arguments(), "observer": self}
+
+    def condemn(self, generation: Generation, reason: str) -> None:
+        """Give up all connections of `generation`: idle ones now, used ones on release."""
+        with self._lock:
+            if generation.condemned:
+                return
+            generation.condemned = True
+            if self._generation is generation:
+                self._generation = None
+        # Elsewhere, because closing joins the worker threads: one of them may be the caller.
+        threading.Thread(
+            target=generation.connections.close,
+            kwargs={"timeout": 1.0},
+            name=f"dbresilience-{self.alias}-condemn",
+            daemon=True,
+        ).start()
+        emit(signals.pool_condemned, self.alias, generation=generation.number, reason=reason)
+
+    def _resize_for_survivors(self) -> None:
+        with self._lock:
+            generation, settings = self._generation, self.configuration
+            if generation is None:
+                return
+            survivors = sum(
+                1 for lease in list(self.leases.values()) if lease.generation is not generation
+            )
+            max_size = max(1, settings.max_size - survivors)
+            if generation.connections.max_size != max_size:
+                generation.connections.resize(min(settings.min_size, max_size), max_size)
+
+    def close(self, reason: str = "closed", *, retire: bool = False) -> None:
+        """Close all connections, used ones on release.
+
+        The next acquire opens the pool again, unless `retire` says that this was the end.
+        """
+        with self._lock:
+            self.retired = self.retired or retire
+            generation, self._generation = self._generation, None
+            if generation is None:
+                return
+            generation.condemned = True
+        generation.connections.close(timeout=1.0)
+        emit(signals.pool_closed, self.alias, reason=reason)
+
+    def forget(self, null_descriptor: int) -> None:
+        """In a forked child: let go of the parent's connections without touching the server."""
+        self.retired = True
+        self._lock = threading.Lock()
+        generation, self._generation = self._generation, None
+        inherited = list(self.physical)
+        for lease in list(self.leases.values()):
+            if lease.holder is not None:
+                lease.holder.forget_connection()
+        self.leases.clear()
+        for connection in inherited:
+            if connection.pgconn.status == ConnStatus.OK:
+                os.dup2(null_descriptor, connection.pgconn.socket)
+        if generation is not None:
+            # Its destructor would wait for threads that the child does not have.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(generation.connections))
+
+    # What connections report (see `ConnectionObserver`)
+
+    def connection_opened(self, connection: ResilientConnection, seconds: float) -> None:
+        """Count and announce a physical connection."""
+        self.opened_total += 1
+        self.physical.add(connection)
+        emit(
+            signals.connection_opened,
+            self.alias,
+            connect_seconds=seconds,
+            backend_pid=connection.pgconn.backend_pid,
+        )
+
+    def connection_failed(self, exception: Exception, seconds: float) -> None:
+        """Count and announce a failed attempt; with no connection left, refuse those who wait."""
+        self.connect_failures_total += 1
+        emit(
+            signals.connection_failed,
+            self.alias,
+            exception=exception,
+            connect_seconds=seconds,
+        )
+        generation = self._generation
+        if generation is not None and not self._has_connections(generation):
+            generation.failure = exception
+            self.condemn(generation, "the server cannot be reached")
+
+    def _has_connections(self, generation: Generation) -> bool:
+        if generation.connections.get_stats()["pool_available"]:
+            return True
+        return any(lease.generation is generation for lease in list(self.leases.values()))
+
+    # Numbers
+
+    def connections(self) -> ConnectionPool[ResilientConnection]:
+        """Return psycopg's pool of the current generation."""
+        return (self._generation or self._open()).connections
+
+    def snapshot(self) -> PoolSnapshot:
+        """Return the numbers of this moment; opens nothing."""
+        generation = self._generation
+        stats = generation.connections.get_stats() if generation is not None else {}
+        in_use = len(self.leases)
+        idle = stats.get("pool_available", 0)
+        return PoolSnapshot(
+            alias=self.alias,
+            max_size=self.configuration.max_size,
+            min_size=self.configuration.min_size,
+            size=in_use + idle,
+            in_use=in_use,
+            idle=idle,
+            waiting=stats.get("requests_waiting", 0),
+            generation=generation.number if generation is not None else self._generations,
+            opened_total=self.opened_total,
+            connect_failures_total=self.connect_failures_total,
+        )
+
+    def _timed_out(self, waited_seconds: float) -> AcquireTimeout:
+        snapshot = self.snapshot()
+        emit(
+            signals.acquire_timed_out,
+            self.alias,
+            waited_seconds=waited_seconds,
+            snapshot=snapshot,
+        )
+        return AcquireTimeout(
+            f"No connection of pool {self.alias!r} became free within {waited_seconds:.1f} s: "
+            f"{_numbers(snapshot)}. Hold connections for less time, or raise "
+            "OPTIONS['pool']['max_size']."
+        )
+
+    def _too_many(self, error: TooManyRequests) -> TooManyWaiting:
+        return TooManyWaiting(
+            f"Pool {self.alias!r} refused one more waiting request: {_numbers(self.snapshot())}, "
+            f"max_waiting {self.configuration.max_waiting}."
+        )
+
+    def _unavailable(self, cause: Exception) -> DatabaseUnavailable:
+        return DatabaseUnavailable(
+            f"The database of pool {self.alias!r} cannot be reached ({type(cause).__name__})."
+        )
+
+
+def _numbers(snapshot: PoolSnapshot) -> str:
+    return (
+        f"max_size {snapshot.max_size}, in use {snapshot.in_use}, idle {snapshot.idle}, "
+        f"waiting {snapshot.waiting}"
+    )
+
+
+def _known(sqlstate: str) -> bool:
+    try:
+        psycopg.errors.lookup(sqlstate)
+    except KeyError:
+        return False
+    return True
+
+
+def _cut() -> psycopg.OperationalError:
+    return psycopg.OperationalError("the connection was cut")
+
+
+def _pid_of(connection: ResilientConnection) -> int | None:
+    return connection.pgconn.backend_pid if connection.pgconn.status == ConnStatus.OK else None

@@ -1,0 +1,69 @@
+"""What happened to the pool and its connections, as Django signals.
+
+Logging is merely their first receiver. All are sent with `send_robust`: a receiver that raises
+is logged by Django and never costs a query or a connection. The sender is always the alias.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.dispatch import Signal
+
+pool_opened = Signal()
+"""A pool began its work. Carries `max_size`, `min_size`, `generation`."""
+
+pool_closed = Signal()
+"""A pool ended: exit, changed configuration, or `close_pool()`. Carries `reason`."""
+
+pool_condemned = Signal()
+"""All connections of a generation are given up after one proof of death. Carries `generation`,
+`reason`."""
+
+connection_opened = Signal()
+"""A physical connection was established. Carries `connect_seconds`, `backend_pid`."""
+
+connection_failed = Signal()
+"""The server could not be reached or refused. Carries `exception`, `connect_seconds`."""
+
+connection_closed = Signal()
+"""A physical connection was closed or found dead. Carries `reason`, `backend_pid`,
+`age_seconds`."""
+
+connection_acquired = Signal()
+"""A lease began. Carries `wait_seconds`, `backend_pid`."""
+
+connection_released = Signal()
+"""A lease ended. Carries `held_seconds`, `backend_pid`."""
+
+acquire_timed_out = Signal()
+"""No connection became free in time. Carries `waited_seconds`, `snapshot`."""
+
+slow_query = Signal()
+"""A statement took at least `slow_query_seconds`. Carries `query`, a
+`dbresilience.slow_queries.SlowQuery`."""
+
+request_refused = Signal()
+"""A request was answered 503 or 504 because of the database. Carries `exception`,
+`classification`, `status`, `request`."""
+
+__all__ = [
+    "acquire_timed_out",
+    "connection_acquired",
+    "connection_closed",
+    "connection_failed",
+    "connection_opened",
+    "connection_released",
+    "emit",
+    "pool_closed",
+    "pool_condemned",
+    "pool_opened",
+    "request_refused",
+    "slow_query",
+]
+
+
+def emit(signal: Signal, alias: str, **details: Any) -> None:
+    """Send `signal` for `alias`; a no-op when nobody listens."""
+    if signal.receivers:
+        signal.send_robust(sender=alias, alias=alias, **details)

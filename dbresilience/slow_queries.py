@@ -1,0 +1,134 @@
+"""The slow-query log: which statement, how long, from where, for which request.
+
+Timed is `execute` as psycopg sees it, without the wait for a connection, which is given apart.
+Not timed: rows fetched later from a named cursor, COPY, and BEGIN / COMMIT.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import django
+
+from .signals import emit, slow_query
+
+if TYPE_CHECKING:
+    from .lease import Lease
+
+
+class RequestContext(NamedTuple):
+    """The request that is being served: its method and its path without the query string."""
+
+    method: str
+    path: str
+
+
+current_request: ContextVar[RequestContext | None] = ContextVar(
+    "dbresilience_request", default=None
+)
+
+# Frames of Django, of this package, of the driver, of third-party wrappers such as the debug
+# toolbar and of the standard library are never what a reader of the log can change.
+_STANDARD_LIBRARY = sysconfig.get_path("stdlib") + os.sep
+_SKIPPED = (
+    os.path.dirname(django.__file__) + os.sep,
+    os.path.dirname(__file__) + os.sep,
+)
+_SKIPPED_PACKAGES = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
+
+
+@dataclass(frozen=True, slots=True)
+class SlowQuery:
+    """One slow statement.
+
+    Attributes:
+        sql: the statement with its placeholders; whitespace folded.
+        parameters: their repr when `slow_query_parameters` is on, else None.
+        duration_seconds: time in `execute`.
+        wait_seconds: how long this statement waited for its connection before.
+        rows: rows returned or touched, -1 if unknown.
+        call_site: ``file:line in function`` of the first frame outside Django.
+        method: HTTP method of the request, None outside one.
+        path: its path, None outside one.
+    """
+
+    alias: str
+    sql: str
+    parameters: str | None
+    duration_seconds: float
+    wait_seconds: float
+    rows: int
+    call_site: str
+    method: str | None
+    path: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SlowQueryLog:
+    """The settings of one alias and the way to report."""
+
+    alias: str
+    threshold_seconds: float
+    show_parameters: bool
+
+    def report(
+        self, cursor: Any, query: Any, params: Any, duration_seconds: float, lease: Lease | None
+    ) -> None:
+        """Send `slow_query` for one finished statement."""
+        request = current_request.get()
+        emit(
+            slow_query,
+            self.alias,
+            query=SlowQuery(
+                alias=self.alias,
+                sql=_text_of(query, cursor),
+                parameters=repr(params) if self.show_parameters and params is not None else None,
+                duration_seconds=duration_seconds,
+                wait_seconds=lease.take_wait_seconds() if lease is not None else 0.0,
+                rows=cursor.rowcount,
+                call_site=call_site(),
+                method=request.method if request else None,
+                path=request.path if request else None,
+            ),
+        )
+
+
+def call_site() -> str:
+    """Return ``file:line in function`` of the nearest frame that belongs to the application."""
+    frame = sys._getframe(1)
+    outermost = frame
+    while frame is not None:
+        filename = frame.f_code.co_filename
+        if not _is_skipped(filename):
+            return f"{_short(filename)}:{frame.f_lineno} in {frame.f_code.co_name}"
+        outermost, frame = frame, frame.f_back  # type: ignore[assignment]
+    code = outermost.f_code
+    return f"{_short(code.co_filename)}:{outermost.f_lineno} in {code.co_name}"
+
+
+def _is_skipped(filename: str) -> bool:
+    return (
+        filename.startswith(_SKIPPED)
+        or any(part in filename for part in _SKIPPED_PACKAGES)
+        or filename.startswith((_STANDARD_LIBRARY, "<"))
+    )
+
+
+def _short(filename: str) -> str:
+    relative = os.path.relpath(filename)
+    return filename if relative.startswith("..") else relative
+
+
+def _text_of(query: Any, cursor: Any) -> str:
+    if isinstance(query, bytes):
+        text = query.decode(errors="replace")
+    elif isinstance(query, str):
+        text = query
+    else:
+        text = query.as_string(cursor.connection)
+    return " ".join(text.split())

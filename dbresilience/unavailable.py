@@ -1,0 +1,164 @@
+"""A database that cannot serve becomes 503 with Retry-After, wherever the error surfaces.
+
+Middleware cannot do this: `process_exception` sees errors of views only, and an error in another
+middleware is turned into a 500 before any outer one sees it. All of Django's layers, sync and
+async, call one function to turn an exception into a response; `install()` puts ours before it.
+The original exception is logged once, with its traceback, by ``dbresilience.requests``.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from django.contrib.sessions.exceptions import SessionInterrupted
+from django.core.handlers import exception as handlers
+from django.db import DatabaseError, InterfaceError
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.template import Context, Engine, TemplateDoesNotExist
+from django.template.loader import get_template
+from django.urls import set_urlconf
+
+from . import signals
+from .errors import Classification, classify
+
+requests_log = logging.getLogger("dbresilience.requests")
+
+DEFAULT_RETRY_AFTER_SECONDS = 2
+_MARK = "_dbresilience_wrapped"
+_TITLES = {503: "Service Unavailable", 504: "Gateway Timeout"}
+_DETAILS = {
+    503: "The database cannot be used at the moment. Nothing was lost; please try again.",
+    504: "The database took too long to answer. Please try again.",
+}
+
+
+def response_for(request: HttpRequest, exc: BaseException) -> HttpResponse | None:
+    """Return the 503 (or 504) that `exc` deserves, or None if it is not the database's fault."""
+    error, classification = _find_database_error(exc)
+    if error is None or classification.status is None:
+        return None
+    retry_after = _retry_after_seconds(classification)
+    response = _render(request, classification.status, retry_after)
+    requests_log.error(
+        "%s %s answered %d: %s",
+        request.method,
+        request.path,
+        classification.status,
+        classification.name,
+        exc_info=(type(exc), exc, exc.__traceback__),
+        extra={
+            "event": "request_refused",
+            "method": request.method,
+            "path": request.path,
+            "status_code": classification.status,
+            "classification": classification.name,
+        },
+    )
+    # Django would log every 5xx once more.
+    response._has_been_logged = True  # type: ignore[attr-defined]
+    signals.emit(
+        signals.request_refused,
+        "",
+        exception=error,
+        classification=classification,
+        status=classification.status,
+        request=request,
+    )
+    return response
+
+
+def _find_database_error(
+    exc: BaseException,
+) -> tuple[BaseException | None, Classification]:
+    """Follow `raise … from` to a database error.
+
+    Django's session middleware hides one: a failed save is reported as a deleted session, a 400,
+    with the database error as mere context.
+    """
+    seen: set[int] = set()
+    current: BaseException | None = exc
+    implicit = isinstance(exc, SessionInterrupted)
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        classification = classify(current)
+        if classification.status is not None:
+            return current, classification
+        if isinstance(current, DatabaseError | InterfaceError) and not implicit:
+            break
+        current = current.__cause__ or (current.__context__ if implicit else None)
+    return None, classify(exc)
+
+
+def _retry_after_seconds(classification: Classification) -> int:
+    if classification.retry_after_seconds is not None:
+        return math.ceil(classification.retry_after_seconds)
+    from .resources import all_resources
+
+    for resources in all_resources():
+        return resources.configuration.retry_after_seconds
+    return DEFAULT_RETRY_AFTER_SECONDS
+
+
+def _render(request: HttpRequest, status: int, retry_after: int) -> HttpResponse:
+    media_type = request.get_preferred_type(
+        ["application/problem+json", "application/json", "text/html"]
+    )
+    response: HttpResponse
+    if media_type == "text/html":
+        reload = request.method in ("GET", "HEAD")
+        response = HttpResponse(_page({"retry_after": retry_after, "reload": reload}), status=status)
+    else:
+        response = JsonResponse(
+            {
+                "type": "about:blank",
+                "title": _TITLES[status],
+                "status": status,
+                "detail": _DETAILS[status],
+                "retry_after": retry_after,
+            },
+            status=status,
+            content_type="application/problem+json",
+        )
+    response["Retry-After"] = str(retry_after)
+    response["Cache-Control"] = "no-store"
+    return response
+
+
+def _page(context: dict[str, Any]) -> str:
+    """Render the project's ``503.html``, or ours; without a request, so without the database."""
+    try:
+        return get_template("503.html").render(context)
+    except TemplateDoesNotExist:
+        source = Path(__file__).parent / "templates" / "dbresilience" / "unavailable.html"
+        return Engine().from_string(source.read_text()).render(Context(context))
+
+
+def install() -> None:
+    """Put `response_for` before Django's conversion of exceptions. Repeating it is harmless."""
+    _wrap("response_for_exception", lambda request, exc: (request, exc))
+    # Error pages (404.html and the like) that fail on the database end here.
+    _wrap("handle_uncaught_exception", lambda request, resolver, exc_info: (request, exc_info[1]))
+
+
+def _wrap(name: str, pick: Callable[..., tuple[HttpRequest, BaseException]]) -> None:
+    original = getattr(handlers, name)
+    original = getattr(original, _MARK, original)
+
+    def convert(*args: Any) -> HttpResponse:
+        request, exc = pick(*args)
+        response = response_for(request, exc)
+        if response is None:
+            return original(*args)  # type: ignore[no-any-return]
+        set_urlconf(None)
+        return response
+
+    setattr(convert, _MARK, original)
+    convert.__name__ = name
+    setattr(handlers, name, convert)
+
+
+__all__ = ["install", "response_for"]
