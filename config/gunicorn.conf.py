@@ -26,6 +26,8 @@ workers = int(os.environ.get("WEB_CONCURRENCY", "1" if DEBUG else "2"))
 threads = int(os.environ.get("WEB_THREADS", "32"))
 graceful_timeout = int(os.environ.get("WEB_GRACE_SECONDS", "30"))
 keepalive = 5
+# Its socket would be shared by every site of this user.
+control_socket_disable = True
 reload = DEBUG
 accesslog = "-" if DEBUG else None
 access_log_format = "%(t)s %(m)s %(U)s %(s)s %(M)s ms"

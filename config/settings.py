@@ -11,13 +11,12 @@ from typing import Any
 import django
 import environ
 
-from config.startup import development_secret_key, embedded_database, refuse
+from config.startup import development_secret_key, embedded_database, embedded_folder, refuse, var_folder
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
 
-# What a checkout keeps between starts: the embedded server, the development key, collected static files.
-VAR_DIR = Path(env.str("VAR_DIR", default=str(BASE_DIR / "var")))
+VAR_DIR = var_folder()
 
 DEBUG = env.bool("DEBUG", default=False)
 
@@ -29,7 +28,7 @@ DATABASE_ENGINE = env.str("DATABASE_ENGINE", default="dbresilience")
 if env.str("DATABASE_URL", default=""):
     DATABASES = {"default": env.db("DATABASE_URL", engine=DATABASE_ENGINE)}
 elif DEBUG:
-    DATABASES = {"default": {"ENGINE": DATABASE_ENGINE, **embedded_database(VAR_DIR / "postgres", name="chat")}}
+    DATABASES = {"default": {"ENGINE": DATABASE_ENGINE, **embedded_database(embedded_folder())}}
 else:
     refuse(
         "DATABASE_URL is not set: give a PostgreSQL URL such as postgresql://user:password@host/name, or set DEBUG=1."

@@ -33,7 +33,19 @@ def refuse(reason: str) -> NoReturn:
     raise SystemExit(3)
 
 
-def embedded_database(data: Path, *, name: str, options: dict[str, str] | None = None) -> dict[str, Any]:
+EMBEDDED_NAME = "chat"
+
+
+def var_folder() -> Path:
+    """What a checkout keeps between starts: the embedded server, the development key, collected static files."""
+    return Path(os.environ.get("VAR_DIR") or Path(__file__).resolve().parent.parent / "var").absolute()
+
+
+def embedded_folder() -> Path:
+    return var_folder() / "postgres"
+
+
+def embedded_database(data: Path) -> dict[str, Any]:
     """DATABASES entry of the embedded server in `data`, which runs when this returns."""
     try:
         from config import embedded
@@ -41,13 +53,16 @@ def embedded_database(data: Path, *, name: str, options: dict[str, str] | None =
     except ImportError as exc:
         refuse(f"DATABASE_URL is not set and {exc.name} is not installed: set DATABASE_URL, or run `make setup`.")
     try:
-        if NEEDS_NO_DATABASE.isdisjoint(sys.argv[1:2] or ["help"]) or "manage" not in Path(sys.argv[0]).name:
-            server = embedded.join(data, database=name, options=options)
-        else:
-            server = PostgresServer(data)
+        server = embedded.join(data, database=EMBEDDED_NAME) if _wants_database() else PostgresServer(data)
     except (PostgresError, OSError) as exc:
         refuse(f"The embedded PostgreSQL server did not start: {exc} Or set DATABASE_URL to use another server.")
-    return {"NAME": name, "USER": SUPERUSER, "HOST": server.host, "PORT": "5432"}
+    return {"NAME": EMBEDDED_NAME, "USER": SUPERUSER, "HOST": server.host, "PORT": "5432"}
+
+
+def _wants_database() -> bool:
+    if Path(sys.argv[0]).name != "manage.py":
+        return True
+    return bool(sys.argv[1:]) and NEEDS_NO_DATABASE.isdisjoint([sys.argv[1], sys.argv[-1]])
 
 
 def development_secret_key(path: Path) -> str:

@@ -56,7 +56,7 @@ class Site:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.stop()
         if error is not None:
-            print(f"--- what the site at {self.url} wrote ---\n{self.log}")  # noqa: T201
+            print(f"--- what the site at {self.url} wrote ---\n{self.log}")
         self._output.close()
 
     @property

@@ -1,0 +1,47 @@
+# Everything this project does from a terminal. `make` alone prints this list.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+.PHONY: help setup run test lint bench docs db-stop db-start
+
+# The newest Python that is plainly called python3, or the newest there is.
+PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$name; break; }; done)
+BIN := .venv/bin
+ARGS ?=
+
+help: ## Print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: python-is-there ## Make .venv and install what the site needs
+	@$(PYTHON) config/prepare.py requirements.txt
+
+run: setup ## Serve the chat on http://127.0.0.1:8000 (PORT=… for another port) until Ctrl-C
+	@exec $(BIN)/python -m config.devserver
+
+test: setup-dev ## Run every test (ARGS="-k streaming -x" goes to pytest)
+	@exec $(BIN)/python -m pytest -n auto --maxprocesses 4 $(ARGS)
+
+lint: setup-dev ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup-dev ## Measure against Django's own backend and pool
+	@exec $(BIN)/python -m benchmarks $(ARGS)
+
+docs: setup-dev ## Check the documentation against the code
+	@exec $(BIN)/python -m pytest -q tests/test_docs.py $(ARGS)
+
+db-stop: setup ## Stop PostgreSQL under the running site, to see what it does
+	@$(BIN)/python -m config.database stop
+
+db-start: setup ## Start PostgreSQL again
+	@$(BIN)/python -m config.database start
+
+.PHONY: setup-dev python-is-there
+setup-dev: python-is-there
+	@$(PYTHON) config/prepare.py requirements.txt requirements-dev.txt
+
+python-is-there:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed, and no python3 on this machine is." >&2; exit 1; }

@@ -1,0 +1,59 @@
+"""`python -m config.database prepare | stop | start`: the development database, before and under the running site."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from config import embedded
+from config.postgres import PostgresError
+from config.startup import EMBEDDED_NAME, embedded_folder
+
+DEMO = "demo"
+
+
+def prepare() -> str:
+    """Apply what is missing of the migrations, and make the demo user if the server is the embedded one."""
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+    import django
+    from django.conf import settings
+    from django.core.management import call_command
+    from django.db import connection
+    from django.db.migrations.executor import MigrationExecutor
+
+    django.setup()
+    executor = MigrationExecutor(connection)
+    if plan := executor.migration_plan(executor.loader.graph.leaf_nodes()):
+        print(f"  applying {len(plan)}", flush=True)
+        call_command("migrate", interactive=False, verbosity=0)
+    # A password that everybody knows has no business on a real server, or in production.
+    if settings.DEBUG and not os.environ.get("DATABASE_URL"):
+        from django.contrib.auth import get_user_model
+
+        users = get_user_model()._default_manager
+        if not users.filter(username=DEMO).exists():
+            users.create_superuser(username=DEMO, password=DEMO)
+    return ""
+
+
+def main(arguments: list[str]) -> int:
+    match arguments:
+        case ["prepare"]:
+            said = prepare()
+        case ["stop"]:
+            said = embedded.stop(embedded_folder())
+        case ["start"]:
+            said = embedded.start(embedded_folder(), database=EMBEDDED_NAME)
+        case _:
+            print(__doc__, file=sys.stderr)
+            return 2
+    if said:
+        print(said)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except PostgresError as exc:
+        sys.exit(str(exc))
