@@ -1,0 +1,54 @@
+"""The shapes in which a turn is told: the JSON answer and the data of each event. Both ways of asking use these."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from chat.models import Message, Thread, ToolCall
+
+
+def tool_call(call: ToolCall) -> dict[str, Any]:
+    return {
+        "id": str(call.pk),
+        "name": call.name,
+        "arguments": call.arguments,
+        "result": call.result,
+        "status": call.status,
+        "duration_seconds": call.duration_seconds,
+    }
+
+
+def turn_started(*, thread: Thread, message: Message, reply: Message) -> dict[str, Any]:
+    return {
+        "thread": {"id": str(thread.pk), "title": thread.title},
+        "message": {"id": str(message.pk), "role": message.role, "content": message.content},
+        "reply": {"id": str(reply.pk), "status": Message.Status.STREAMING.value},
+    }
+
+
+def tool_requested(call: ToolCall) -> dict[str, Any]:
+    return {"id": str(call.pk), "name": call.name, "arguments": call.arguments}
+
+
+def tool_returned(call: ToolCall) -> dict[str, Any]:
+    told = tool_call(call)
+    del told["arguments"]
+    return told
+
+
+def answer(*, thread: Thread, message: Message, reply: Message, tool_calls: Iterable[ToolCall]) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "id": str(reply.pk),
+        "content": reply.content,
+        "status": str(reply.status),
+        "tool_calls": [tool_call(call) for call in tool_calls],
+    }
+    if reply.error:
+        told["error"] = reply.error
+    return {**turn_started(thread=thread, message=message, reply=reply), "reply": told}
+
+
+def error(*, status: int, title: str, detail: str, retry_after: int | None = None) -> dict[str, Any]:
+    told: dict[str, Any] = {"type": "about:blank", "status": status, "title": title, "detail": detail}
+    return told if retry_after is None else {**told, "retry_after": retry_after}

@@ -1,0 +1,28 @@
+"""What every endpoint has in common: who may come in, what is read, and how errors are told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rest_framework.authentication import SessionAuthentication, TokenAuthentication
+from rest_framework.permissions import IsAuthenticated
+from rest_framework.renderers import JSONRenderer
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from chat.api.parsers import LimitedJSONParser
+from chat.api.problems import problem_for
+
+
+class ChatAPIView(APIView):
+    """Set here and not in the settings, so that the API keeps its promises in any project."""
+
+    # The token first: its answer to strangers is a 401, which says how to come in.
+    authentication_classes = [TokenAuthentication, SessionAuthentication]
+    permission_classes = [IsAuthenticated]
+    parser_classes = [LimitedJSONParser]
+    renderer_classes = [JSONRenderer]
+
+    def get_exception_handler(self) -> Callable[[Exception, dict[str, Any]], Response | None]:
+        return problem_for

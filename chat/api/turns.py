@@ -1,0 +1,113 @@
+"""Asking the assistant: a new question, or an old one again."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from django.http import HttpResponse
+from drf_spectacular.utils import extend_schema
+from rest_framework.exceptions import NotFound, ValidationError
+from rest_framework.renderers import BaseRenderer, JSONRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from chat import queries, services
+from chat.api import serializers
+from chat.api.base import ChatAPIView
+from chat.api.problems import Conflict, KeyReused, problem
+from chat.api.schema import IDEMPOTENCY_KEY, turn_responses
+from chat.api.throttles import ChatThrottle
+from chat.following import Follower
+from chat.services import StartedTurn
+from chat.streaming import event_stream, last_event
+from chat.turns import Turn
+
+
+class EventStreamRenderer(BaseRenderer):
+    """Only so that content negotiation knows the type; streams are not rendered."""
+
+    media_type = "text/event-stream"
+    format = "event-stream"
+
+    def render(self, data: Any, accepted_media_type: str | None = None, renderer_context: Any = None) -> Any:
+        raise NotImplementedError("Event streams are written by chat.streaming")
+
+
+class TurnView(ChatAPIView):
+    renderer_classes = [JSONRenderer, EventStreamRenderer]
+    throttle_classes = [ChatThrottle]
+
+    def answer(self, request: Request, producer: Turn | Follower) -> HttpResponse:
+        """Start it, and tell of it in the form that the client accepts."""
+        producer.start()
+        if request.accepted_media_type.startswith(EventStreamRenderer.media_type):
+            return event_stream(request._request, producer)
+        event = last_event(producer)
+        return Response(event.data) if event.name == "done" else _failed(event.data)
+
+
+class ChatView(TurnView):
+    @extend_schema(
+        operation_id="chat",
+        summary="Ask the assistant",
+        request=serializers.ChatRequest,
+        parameters=[IDEMPOTENCY_KEY],
+        responses=turn_responses(serializers.Answer, 400, 409, 413, 415, 422, 429),
+    )
+    def post(self, request: Request) -> HttpResponse:
+        asked = serializers.ChatRequest(data=request.data)
+        asked.is_valid(raise_exception=True)
+        key = _idempotency_key(request)
+        started = self._start(request, asked.validated_data["message"], asked.validated_data.get("thread"), key)
+        if not started.is_new:
+            return self.answer(request, Follower(started))
+        history = queries.history_before(started.message) if asked.validated_data.get("thread") else []
+        return self.answer(request, Turn(started, history=history))
+
+    def _start(self, request: Request, message: str, thread_id: UUID | None, key: UUID | None) -> StartedTurn:
+        thread = None
+        if thread_id is not None:
+            thread = queries.threads_of(request.user).filter(pk=thread_id).first()
+            if thread is None:
+                raise NotFound("thread: there is no such thread of yours; leave it out to begin a new one.")
+        try:
+            return services.start_turn(author=request.user, message=message, thread=thread, idempotency_key=key)
+        except services.KeyReusedError as error:
+            raise KeyReused from error
+
+
+class RetryView(TurnView):
+    @extend_schema(
+        operation_id="retry",
+        summary="Ask again for a reply that broke off",
+        request=None,
+        responses=turn_responses(serializers.Answer, 409, 429),
+    )
+    def post(self, request: Request, reply_id: UUID) -> HttpResponse:
+        reply = queries.replies_to(request.user).filter(pk=reply_id).first()
+        if reply is None:
+            raise NotFound("There is no such reply of yours.")
+        try:
+            reply = services.restart_reply(reply=reply)
+        except services.NotRepeatableError as error:
+            raise Conflict("The reply is complete or still being written; only one that broke off runs again.") from error
+        message = reply.in_reply_to
+        started = StartedTurn(thread=reply.thread, message=message, reply=reply)
+        return self.answer(request, Turn(started, history=queries.history_before(message)))
+
+
+def _idempotency_key(request: Request) -> UUID | None:
+    value = request.headers.get("Idempotency-Key")
+    if value is None:
+        return None
+    try:
+        return UUID(value)
+    except ValueError as error:
+        raise ValidationError({"Idempotency-Key": ["Send a UUID, a new one for each new request."]}) from error
+
+
+def _failed(told: dict[str, Any]) -> HttpResponse:
+    return problem(
+        status=told["status"], title=told["title"], detail=told["detail"], retry_after=told.get("retry_after")
+    )

@@ -1,0 +1,74 @@
+"""What the chat reads: each function is one list or one object, with what goes with it, in a fixed number of queries."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from django.contrib.auth.models import AbstractBaseUser
+from django.contrib.postgres.search import SearchHeadline, SearchQuery, SearchVector
+from django.db.models import Prefetch, QuerySet
+
+from chat.limits import HISTORY_MESSAGES
+from chat.models import SEARCH_CONFIG, Message, Thread, ToolCall
+
+
+def threads_of(owner: AbstractBaseUser) -> QuerySet[Thread]:
+    return Thread.objects.filter(owner=owner)
+
+
+def messages_in(thread: Thread) -> QuerySet[Message]:
+    calls = ToolCall.objects.order_by("position")
+    return Message.objects.filter(thread=thread).prefetch_related(Prefetch("tool_calls", queryset=calls))
+
+
+def replies_to(owner: AbstractBaseUser) -> QuerySet[Message]:
+    return Message.objects.filter(thread__owner=owner, role=Message.Role.ASSISTANT).select_related(
+        "thread", "in_reply_to"
+    )
+
+
+def stored_reply(reply_id: UUID) -> Message | None:
+    """A reply with its thread, question and tool calls; None when it has been deleted."""
+    calls = ToolCall.objects.order_by("position")
+    found = Message.objects.select_related("thread", "in_reply_to").prefetch_related(
+        Prefetch("tool_calls", queryset=calls)
+    )
+    return found.filter(pk=reply_id).first()
+
+
+def history_before(message: Message) -> list[Message]:
+    """The last messages of the thread before this one, oldest first; empty replies say nothing to a model."""
+    earlier = Message.objects.filter(thread_id=message.thread_id, pk__lt=message.pk).exclude(content="")
+    return list(earlier.order_by("-pk")[:HISTORY_MESSAGES])[::-1]
+
+
+def search_messages(
+    *, owner_id: Any, text: str, before: UUID | None = None, limit: int = 5
+) -> list[dict[str, Any]]:
+    """Full-text search over everything said in the owner's threads, newest first."""
+    query = SearchQuery(text, config=SEARCH_CONFIG, search_type="websearch")
+    found = (
+        Message.objects.filter(thread__owner_id=owner_id)
+        .annotate(search=SearchVector("content", config=SEARCH_CONFIG))
+        .filter(search=query)
+    )
+    if before is not None:
+        found = found.filter(pk__lt=before)
+    snippet = SearchHeadline(
+        "content", query, config=SEARCH_CONFIG, start_sel="**", stop_sel="**", max_words=30, min_words=10
+    )
+    rows = found.order_by("-pk")[:limit].annotate(snippet=snippet)
+    return [
+        {
+            "thread": {"id": str(row["thread_id"]), "title": row["thread__title"]},
+            "role": row["role"],
+            "said_at": row["created_at"].isoformat(timespec="seconds"),
+            "snippet": row["snippet"],
+        }
+        for row in rows.values("thread_id", "thread__title", "role", "created_at", "snippet")
+    ]
+
+
+def first_message(thread_id: UUID) -> Message | None:
+    return Message.objects.select_related("thread").filter(thread_id=thread_id).order_by("pk").first()

@@ -1,0 +1,190 @@
+"""Every write of the chat: keyword-only, atomic, in as few statements as it takes.
+
+A reply belongs to the newest *attempt* at it. Whoever runs an attempt may only write while it is the newest, so that a
+process that everybody thought dead cannot overwrite what came after it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from django.contrib.auth.models import AbstractBaseUser
+from django.db import IntegrityError, transaction
+from django.db.models import F, QuerySet
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from chat.limits import ABANDONED_SECONDS, TITLE_CHARACTERS
+from chat.models import Message, Thread, ToolCall
+
+UNTITLED = "New chat"
+
+
+class KeyReusedError(Exception):
+    """The idempotency key came with another request before."""
+
+
+class NotRepeatableError(Exception):
+    """The reply is complete or still being written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartedTurn:
+    """A question with its reply; `is_new` is false when the same request was made before."""
+
+    thread: Thread
+    message: Message
+    reply: Message
+    is_new: bool = True
+
+
+def provisional_title(text: str) -> str:
+    """What a thread is called until the worker has read it."""
+    words = " ".join(text.split())
+    return words if len(words) <= 60 else words[:59].rstrip() + "…"
+
+
+def create_thread(*, owner: AbstractBaseUser, title: str = UNTITLED) -> Thread:
+    return Thread.objects.create(owner=owner, title=title)
+
+
+def rename_thread(*, thread: Thread, title: str) -> Thread:
+    thread.title = title[:TITLE_CHARACTERS]
+    thread.save(update_fields=["title"])
+    return thread
+
+
+def delete_thread(*, thread: Thread) -> None:
+    thread.delete()
+
+
+def fingerprint(*, message: str, thread_id: UUID | None) -> str:
+    """The same for the same request, so that a key that comes back with another one is noticed."""
+    body = json.dumps([message, str(thread_id or "")], ensure_ascii=True)
+    return hashlib.sha256(body.encode()).hexdigest()
+
+
+def start_turn(
+    *, author: AbstractBaseUser, message: str, thread: Thread | None = None, idempotency_key: UUID | None = None
+) -> StartedTurn:
+    """Store the question and an empty reply to it, in a new thread if none is given.
+
+    The unique constraint decides which of two equal requests is first: a look beforehand would cost a round trip
+    and still let two through.
+    """
+    request_fingerprint = fingerprint(message=message, thread_id=thread.pk if thread else None)
+    new_thread = thread is None
+    thread = thread or Thread(owner=author, title=provisional_title(message))
+    question = Message(
+        thread=thread,
+        role=Message.Role.USER,
+        content=message,
+        author=author,
+        idempotency_key=idempotency_key,
+        request_fingerprint=request_fingerprint if idempotency_key else None,
+    )
+    reply = Message(
+        thread=thread, role=Message.Role.ASSISTANT, status=Message.Status.STREAMING, in_reply_to=question
+    )
+    try:
+        with transaction.atomic():
+            if new_thread:
+                thread.save(force_insert=True)
+            else:
+                thread.updated_at = timezone.now()
+                thread.save(update_fields=["updated_at"])
+            Message.objects.bulk_create([question, reply])
+    except IntegrityError as error:
+        if idempotency_key is None or "chat_message_once_per_key" not in str(error):
+            raise
+        return earlier_turn(author=author, idempotency_key=idempotency_key, request_fingerprint=request_fingerprint)
+    return StartedTurn(thread=thread, message=question, reply=reply)
+
+
+def earlier_turn(
+    *, author: AbstractBaseUser, idempotency_key: UUID, request_fingerprint: str
+) -> StartedTurn:
+    question = Message.objects.select_related("thread", "reply").get(author=author, idempotency_key=idempotency_key)
+    if question.request_fingerprint != request_fingerprint:
+        raise KeyReusedError
+    return StartedTurn(thread=question.thread, message=question, reply=question.reply, is_new=False)
+
+
+def _abandoned(replies: QuerySet[Message]) -> QuerySet[Message]:
+    return replies.filter(
+        status=Message.Status.STREAMING, updated_at__lt=Now() - timedelta(seconds=ABANDONED_SECONDS)
+    )
+
+
+@transaction.atomic
+def restart_reply(*, reply: Message, only_abandoned: bool = False) -> Message:
+    """Empty a reply that broke off and give it to the caller to run again; of two callers one gets it."""
+    replies = Message.objects.filter(pk=reply.pk, role=Message.Role.ASSISTANT)
+    broken = replies.filter(status__in=[Message.Status.INTERRUPTED, Message.Status.FAILED])
+    wanted = _abandoned(replies) if only_abandoned else broken | _abandoned(replies)
+    claimed = wanted.update(
+        status=Message.Status.STREAMING, content="", error=None, attempt=F("attempt") + 1, updated_at=Now()
+    )
+    if not claimed:
+        raise NotRepeatableError
+    ToolCall.objects.filter(reply=reply).delete()
+    Thread.objects.filter(pk=reply.thread_id).update(updated_at=Now())
+    reply.refresh_from_db(fields=["content", "status", "error", "attempt", "updated_at"])
+    return reply
+
+
+@transaction.atomic
+def save_reply(
+    *, reply: Message, content: str, status: str, error: str | None = None, tool_calls: Iterable[ToolCall] = ()
+) -> bool:
+    """Store how far a reply has come; false if it is gone or a newer attempt has taken it over.
+
+    Repeating it does no harm, so it may be tried again when nobody knows whether the last COMMIT happened. A reply
+    that a reader took for abandoned during an outage is taken back.
+    """
+    saved = Message.objects.filter(
+        pk=reply.pk,
+        attempt=reply.attempt,
+        status__in=[Message.Status.STREAMING, Message.Status.INTERRUPTED, status],
+    ).update(content=content, status=status, error=error, updated_at=Now())
+    if not saved:
+        return False
+    rows = list(tool_calls)
+    if rows:
+        ToolCall.objects.bulk_create(
+            rows,
+            update_conflicts=True,
+            unique_fields=["id"],
+            update_fields=["result", "status", "duration_seconds"],
+        )
+    return True
+
+
+def settle_abandoned(*, replies: QuerySet[Message] | None = None) -> int:
+    """Mark replies whose process is gone as interrupted, so that they can be tried again."""
+    return _abandoned(Message.objects.all() if replies is None else replies).update(
+        status=Message.Status.INTERRUPTED, updated_at=Now()
+    )
+
+
+def title_thread(*, thread_id: UUID, provisional: str, title: str) -> bool:
+    """Give a thread its title unless somebody has named it in the meantime."""
+    return bool(Thread.objects.filter(pk=thread_id, title=provisional).update(title=title[:TITLE_CHARACTERS]))
+
+
+def delete_threads_untouched_for(*, days: int, batch: int = 500) -> int:
+    """Delete old threads, a batch at a time so that no transaction is long; returns how many."""
+    deleted = 0
+    while True:
+        old = Thread.objects.filter(updated_at__lt=timezone.now() - timedelta(days=days))
+        ids = list(old.order_by("updated_at").values_list("pk", flat=True)[:batch])
+        if not ids:
+            return deleted
+        # Filtered again: somebody may have spoken in one of them since.
+        _, counts = old.filter(pk__in=ids).delete()
+        deleted += counts.get("chat.Thread", 0)

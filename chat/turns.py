@@ -1,0 +1,169 @@
+"""A turn: the thread that runs a conversation, tells its reader, and saves what came of it.
+
+It has its own thread, so that it neither depends on how its request is served (WSGI or ASGI) nor dies without a word
+when the reader goes away. It holds no database connection while the model thinks. What it saves last decides: `done`
+is only said after that.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from dbresilience import classify
+from django.db import DatabaseError, InterfaceError, close_old_connections, connections
+
+from chat import answers, limits, services, tasks, watch
+from chat.agents import Said, get_agent
+from chat.channel import Channel
+from chat.conversation import Cancellation, Conversation
+from chat.models import Message, ToolCall
+from chat.services import StartedTurn
+from chat.tools import ToolContext
+
+logger = logging.getLogger(__name__)
+
+
+class Turn:
+    """One attempt at a reply."""
+
+    def __init__(
+        self,
+        started: StartedTurn,
+        *,
+        history: Sequence[Message],
+        channel: Channel | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> None:
+        self.thread, self.message, self.reply = started.thread, started.message, started.reply
+        self.channel = channel or Channel()
+        self.cancellation = cancellation or Cancellation()
+        self.ended = threading.Event()
+        self._is_first = not history
+        self._saving = threading.Lock()
+        self._began = time.monotonic()
+        self._conversation = Conversation(
+            agent=get_agent(),
+            said=[Said(role=message.role, content=message.content) for message in [*history, self.message]],
+            context=ToolContext(owner_id=self.thread.owner_id, before=self.message.pk),
+            reply=self.reply,
+            cancellation=self.cancellation,
+            on_text=lambda text: self.channel.put("delta", {"text": text}),
+            on_tool_call=self._tell_tool_call,
+        )
+
+    @property
+    def age_seconds(self) -> float:
+        return time.monotonic() - self._began
+
+    def start(self) -> None:
+        self.channel.put("turn", answers.turn_started(thread=self.thread, message=self.message, reply=self.reply))
+        watch.enter(self)
+        # A daemon, so that a model that never answers cannot keep the process from ending; see `watch`.
+        threading.Thread(target=self.run, name=f"turn-{self.reply.pk}", daemon=True).start()
+
+    def run(self) -> None:
+        watch.enter(self)
+        try:
+            status, error = self._conversation.run()
+            if self._finish(status, error) and status == Message.Status.COMPLETE and self._is_first:
+                self._ask_for_title()
+        except Exception:
+            logger.exception("A turn ended unexpectedly")
+            self._tell_error(500, "Internal Server Error", "The reply could not be finished. Try again.")
+        finally:
+            self.channel.end()
+            self.ended.set()
+            watch.leave(self)
+            connections.close_all()
+
+    def checkpoint(self) -> None:
+        """Save how far it has come, unless that is being done or it has ended."""
+        if not self._saving.acquire(blocking=False):
+            return
+        try:
+            if not self.ended.is_set() and self.reply.status == Message.Status.STREAMING:
+                self._save(Message.Status.STREAMING)
+        finally:
+            self._saving.release()
+
+    def _save(self, status: str, error: str | None = None) -> bool:
+        return services.save_reply(
+            reply=self.reply,
+            content=self._conversation.content,
+            status=status,
+            error=error,
+            tool_calls=list(self._conversation.tool_calls),
+        )
+
+    def _finish(self, status: Message.Status, error: str | None) -> bool:
+        """Save the end and tell it; an outage is waited for, because the answer exists nowhere else."""
+        deadline = time.monotonic() + limits.FINAL_SAVE_SECONDS
+        with self._saving:
+            while True:
+                try:
+                    saved = self._save(status, error)
+                    break
+                except (DatabaseError, InterfaceError) as failure:
+                    connections.close_all()
+                    verdict = classify(failure)
+                    if verdict.status is None:
+                        raise
+                    pause = min(max(verdict.retry_after_seconds or 0.5, 0.1), 1.0)
+                    if time.monotonic() + pause > deadline:
+                        self._tell_outage(verdict.retry_after_seconds)
+                        return False
+                    time.sleep(pause)
+            self.reply.status, self.reply.error = status, error
+        self.reply.content = self._conversation.content
+        if saved:
+            self.channel.put("done", self._answer())
+        else:
+            self._tell_error(409, "Conflict", "The reply was deleted or started again while it was being written.")
+        return saved
+
+    def _answer(self) -> dict[str, Any]:
+        return answers.answer(
+            thread=self.thread,
+            message=self.message,
+            reply=self.reply,
+            tool_calls=self._conversation.tool_calls,
+        )
+
+    def _tell_tool_call(self, call: ToolCall) -> None:
+        if call.status == ToolCall.Status.RUNNING:
+            self.channel.put("tool_call", answers.tool_requested(call))
+        else:
+            self.channel.put("tool_result", answers.tool_returned(call))
+        try:
+            with self._saving:
+                self._save(Message.Status.STREAMING)
+        except (DatabaseError, InterfaceError):
+            # The next save stores it; a tool call must not fail because of that.
+            logger.info("Could not store a tool call just now; it will be stored with the reply")
+            connections.close_all()
+        finally:
+            close_old_connections()
+
+    def _tell_outage(self, retry_after_seconds: float | None) -> None:
+        self._tell_error(
+            503,
+            "Service Unavailable",
+            "The database is unavailable, so the reply could not be stored. Send the same request again.",
+            retry_after=math.ceil(retry_after_seconds or 5),
+        )
+
+    def _tell_error(self, status: int, title: str, detail: str, *, retry_after: int | None = None) -> None:
+        self.channel.put(
+            "error", answers.error(status=status, title=title, detail=detail, retry_after=retry_after)
+        )
+
+    def _ask_for_title(self) -> None:
+        try:
+            tasks.title_thread.enqueue(str(self.thread.pk))
+        except (DatabaseError, InterfaceError):
+            logger.info("No title was asked for: the database is unavailable; the thread keeps the one it has")
