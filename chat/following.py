@@ -10,7 +10,6 @@ import math
 import threading
 from datetime import timedelta
 
-from dbresilience import classify
 from django.db import DatabaseError, InterfaceError, close_old_connections, connections
 from django.utils import timezone
 
@@ -20,6 +19,7 @@ from chat.conversation import Cancellation
 from chat.models import Message
 from chat.services import NotRepeatableError, StartedTurn
 from chat.turns import Turn
+from dbresilience import classify
 
 logger = logging.getLogger(__name__)
 

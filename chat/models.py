@@ -22,7 +22,9 @@ class Thread(models.Model):
     """One conversation of one user with the assistant."""
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="threads", db_index=False)
+    owner = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="threads", db_index=False
+    )
     title = models.CharField(max_length=TITLE_CHARACTERS)
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now_add=True, help_text="When somebody last said something here.")
@@ -84,9 +86,7 @@ class Message(models.Model):
                 condition=Q(role="user", status="complete", author__isnull=False, in_reply_to__isnull=True)
                 | Q(role="assistant", author__isnull=True, in_reply_to__isnull=False),
             ),
-            models.CheckConstraint(
-                name="chat_message_user_says_something", condition=~Q(role="user") | ~Q(content="")
-            ),
+            models.CheckConstraint(name="chat_message_user_says_something", condition=~Q(role="user") | ~Q(content="")),
             models.CheckConstraint(
                 name="chat_message_key_with_fingerprint",
                 condition=Q(idempotency_key__isnull=True, request_fingerprint__isnull=True)

@@ -1,4 +1,4 @@
-"""What the chat reads: each function is one list or one object, with what goes with it, in a fixed number of queries."""
+"""What the chat reads: each function is one list or one object, in a fixed number of queries."""
 
 from __future__ import annotations
 
@@ -43,9 +43,7 @@ def history_before(message: Message) -> list[Message]:
     return list(earlier.order_by("-pk")[:HISTORY_MESSAGES])[::-1]
 
 
-def search_messages(
-    *, owner_id: Any, text: str, before: UUID | None = None, limit: int = 5
-) -> list[dict[str, Any]]:
+def search_messages(*, owner_id: Any, text: str, before: UUID | None = None, limit: int = 5) -> list[dict[str, Any]]:
     """Full-text search over everything said in the owner's threads, newest first."""
     query = SearchQuery(text, config=SEARCH_CONFIG, search_type="websearch")
     found = (

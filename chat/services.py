@@ -88,9 +88,7 @@ def start_turn(
         idempotency_key=idempotency_key,
         request_fingerprint=request_fingerprint if idempotency_key else None,
     )
-    reply = Message(
-        thread=thread, role=Message.Role.ASSISTANT, status=Message.Status.STREAMING, in_reply_to=question
-    )
+    reply = Message(thread=thread, role=Message.Role.ASSISTANT, status=Message.Status.STREAMING, in_reply_to=question)
     try:
         with transaction.atomic():
             if new_thread:
@@ -106,9 +104,7 @@ def start_turn(
     return StartedTurn(thread=thread, message=question, reply=reply)
 
 
-def earlier_turn(
-    *, author: AbstractBaseUser, idempotency_key: UUID, request_fingerprint: str
-) -> StartedTurn:
+def earlier_turn(*, author: AbstractBaseUser, idempotency_key: UUID, request_fingerprint: str) -> StartedTurn:
     question = Message.objects.select_related("thread", "reply").get(author=author, idempotency_key=idempotency_key)
     if question.request_fingerprint != request_fingerprint:
         raise KeyReusedError
@@ -116,9 +112,7 @@ def earlier_turn(
 
 
 def _abandoned(replies: QuerySet[Message]) -> QuerySet[Message]:
-    return replies.filter(
-        status=Message.Status.STREAMING, updated_at__lt=Now() - timedelta(seconds=ABANDONED_SECONDS)
-    )
+    return replies.filter(status=Message.Status.STREAMING, updated_at__lt=Now() - timedelta(seconds=ABANDONED_SECONDS))
 
 
 @transaction.atomic

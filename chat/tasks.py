@@ -1,10 +1,11 @@
-"""Work for the worker: titles of new threads, deletion of old ones, replies whose process died."""
+"""Work for the worker: titles of new threads, deletion of old ones."""
 
 from __future__ import annotations
 
 from uuid import UUID
 
 from django.conf import settings
+from django.core.management import call_command
 
 from chat import queries, services
 from chat.agents import AgentError, get_agent
@@ -34,14 +35,9 @@ def title_thread(thread_id: str) -> str | None:
 
 
 @task()
-def delete_old_threads() -> int:
-    """Apply CHAT_RETENTION_DAYS; without it nothing is ever deleted."""
-    if not settings.CHAT_RETENTION_DAYS:
-        return 0
-    return services.delete_threads_untouched_for(days=settings.CHAT_RETENTION_DAYS)
-
-
-@task()
-def settle_abandoned_replies() -> int:
-    """Mark replies whose process is gone as interrupted."""
-    return services.settle_abandoned()
+def housekeeping() -> dict[str, int]:
+    """Once a day: apply CHAT_RETENTION_DAYS (without it no thread is ever deleted) and forget old task results."""
+    days = settings.CHAT_RETENTION_DAYS
+    deleted = services.delete_threads_untouched_for(days=days) if days else 0
+    call_command("prune_db_task_results", verbosity=0)
+    return {"threads_deleted": deleted}

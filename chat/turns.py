@@ -14,7 +14,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from dbresilience import classify
 from django.db import DatabaseError, InterfaceError, close_old_connections, connections
 
 from chat import answers, limits, services, tasks, watch
@@ -24,8 +23,14 @@ from chat.conversation import Cancellation, Conversation
 from chat.models import Message, ToolCall
 from chat.services import StartedTurn
 from chat.tools import ToolContext
+from dbresilience import classify
+
+__all__ = ["Turn", "interrupt_all"]
 
 logger = logging.getLogger(__name__)
+
+# The server calls it before it ends its process.
+interrupt_all = watch.interrupt_all
 
 
 class Turn:
@@ -158,9 +163,7 @@ class Turn:
         )
 
     def _tell_error(self, status: int, title: str, detail: str, *, retry_after: int | None = None) -> None:
-        self.channel.put(
-            "error", answers.error(status=status, title=title, detail=detail, retry_after=retry_after)
-        )
+        self.channel.put("error", answers.error(status=status, title=title, detail=detail, retry_after=retry_after))
 
     def _ask_for_title(self) -> None:
         try:

@@ -91,7 +91,9 @@ def _look_after(turn: Turn) -> None:
     if turn.channel.unread_seconds > limits.READER_PATIENCE_SECONDS:
         turn.cancellation.cancel()
     elif turn.age_seconds > limits.REPLY_SECONDS:
-        turn.cancellation.cancel(failure=f"The reply took longer than {limits.REPLY_SECONDS:.0f} seconds and was stopped.")
+        turn.cancellation.cancel(
+            failure=f"The reply took longer than {limits.REPLY_SECONDS:.0f} seconds and was stopped."
+        )
     turn.checkpoint()
 
 

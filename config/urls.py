@@ -7,8 +7,10 @@ from importlib.util import find_spec
 from django.conf import settings
 from django.contrib import admin
 from django.contrib.auth.views import LoginView, LogoutView
-from django.urls import URLPattern, URLResolver, include, path
+from django.urls import URLPattern, URLResolver, include, path, re_path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+
+from chat.api.base import NothingHere
 
 urlpatterns: list[URLPattern | URLResolver] = [
     *([path("", include("chat.urls"))] if find_spec("chat") and find_spec("chat.urls") else []),
@@ -17,6 +19,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("accounts/login/", LoginView.as_view(redirect_authenticated_user=True), name="login"),
     path("accounts/logout/", LogoutView.as_view(), name="logout"),
     path("admin/", admin.site.urls),
+    re_path(r"^api/", NothingHere.as_view()),
 ]
 
 if settings.DEBUG_TOOLBAR:

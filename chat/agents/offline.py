@@ -8,15 +8,17 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from chat.agents.base import Said, TextDelta, ToolCallRequested, ToolDescription
-from chat.arithmetic import LONGEST_EXPRESSION
 from chat.agents.wording import greeting, help_text, markdown_sample, not_understood, result_text
+from chat.arithmetic import LONGEST_EXPRESSION
 
 SEARCH = re.compile(
     r"^(?:please\s+|can you\s+|could you\s+)?(?:search|find|look)(?:\s+(?:up|in|through))?(?:\s+(?:my|all|our))?"
     r"(?:\s+(?:messages?|chats?|threads?|conversations?))?(?:\s+(?:for|about|with|on))?\s+(?P<text>.+)$",
     re.IGNORECASE | re.DOTALL,
 )
-SAID = re.compile(r"^(?:what|when|where) (?:did|have) (?:i|we|you) (?:say|said|write|written) about (?P<text>.+)$", re.I)
+SAID = re.compile(
+    r"^(?:what|when|where) (?:did|have) (?:i|we|you) (?:say|said|write|written) about (?P<text>.+)$", re.IGNORECASE
+)
 TIME = re.compile(
     r"\b(?:what(?:'s| is)? (?:the )?(?:current )?(?:time|date|day)|what time|current (?:time|date)|time is it|"
     r"today'?s date|what day)\b",
@@ -28,7 +30,8 @@ ASKS_STATE = re.compile(
     r"\b(?:ok|okay|fine|up|down|alive|healthy|health|status|state|doing|working|running|how|reachable)\b", re.IGNORECASE
 )
 SUM = re.compile(
-    r"^(?:what(?:'s| is)|how much is|calculate|compute|work out|evaluate)?\s*(?P<sum>[\d\s.+\-*/%()^×÷,a-z]+?)\s*[=?.!]*$",
+    r"^(?:what(?:'s| is)|how much is|calculate|compute|work out|evaluate)?\s*"
+    r"(?P<sum>[\d\s.+\-*/%()^×÷,a-z]+?)\s*[=?.!]*$",
     re.IGNORECASE,
 )
 # Words a sum may hold, so that a sentence is not taken for one.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from django.http import HttpRequest, HttpResponse
+from django.views import View
 from rest_framework.authentication import SessionAuthentication, TokenAuthentication
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.renderers import JSONRenderer
@@ -12,7 +14,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from chat.api.parsers import LimitedJSONParser
-from chat.api.problems import problem_for
+from chat.api.problems import problem, problem_for
 
 
 class ChatAPIView(APIView):
@@ -26,3 +28,10 @@ class ChatAPIView(APIView):
 
     def get_exception_handler(self) -> Callable[[Exception, dict[str, Any]], Response | None]:
         return problem_for
+
+
+class NothingHere(View):
+    """Every other address below /api/: a problem, where Django would send a page."""
+
+    def dispatch(self, request: HttpRequest, *args: object, **kwargs: object) -> HttpResponse:
+        return problem(status=404, detail=f"There is nothing at {request.path}; see /api/docs.")

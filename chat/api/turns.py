@@ -91,7 +91,7 @@ class RetryView(TurnView):
         try:
             reply = services.restart_reply(reply=reply)
         except services.NotRepeatableError as error:
-            raise Conflict("The reply is complete or still being written; only one that broke off runs again.") from error
+            raise Conflict("Only a reply that broke off runs again; this one is complete or being written.") from error
         message = reply.in_reply_to
         started = StartedTurn(thread=reply.thread, message=message, reply=reply)
         return self.answer(request, Turn(started, history=queries.history_before(message)))
