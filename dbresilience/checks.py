@@ -14,10 +14,8 @@ def check_connection_age(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     """dbresilience.E001: CONN_MAX_AGE and a pool contradict each other."""
     return [
         Error(
-            f"DATABASES[{alias!r}] sets CONN_MAX_AGE to {given['CONN_MAX_AGE']!r}, but its "
-            "connections live in a pool.",
-            hint="Remove CONN_MAX_AGE; OPTIONS['pool']['max_lifetime'] says how old a "
-            "connection may get.",
+            f"DATABASES[{alias!r}] sets CONN_MAX_AGE to {given['CONN_MAX_AGE']!r}, but its connections live in a pool.",
+            hint="Remove CONN_MAX_AGE; OPTIONS['pool']['max_lifetime'] says how old a connection may get.",
             id="dbresilience.E001",
         )
         for alias, given in settings.DATABASES.items()

@@ -90,6 +90,7 @@ class Option(NamedTuple):
     in_url: tuple[str, ...] = ()
 
 
+# fmt: off
 OPTIONS: tuple[Option, ...] = (
     Option("pool", "min_size", whole_number(0), 0, "connections",
            "Connections kept open while nothing is asked. 0 keeps none for longer than max_idle.",
@@ -137,6 +138,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("resilience", "retry_after_seconds", whole_number(1), 2, "seconds",
            "Retry-After of a 503, unless the error knows better.", ("retry_after_seconds",)),
 )
+# fmt: on
 
 _BY_URL_NAME = {url_name: option for option in OPTIONS for url_name in option.in_url}
 OUR_KEYS = frozenset({"pool", "resilience", *_BY_URL_NAME})
@@ -165,9 +167,7 @@ class Configuration:
     retry_after_seconds: int
 
     @classmethod
-    def from_settings(
-        cls, alias: str, settings_dict: Mapping[str, Any], *, debug: bool
-    ) -> Configuration:
+    def from_settings(cls, alias: str, settings_dict: Mapping[str, Any], *, debug: bool) -> Configuration:
         """Check the options of one alias.
 
         Raises:
@@ -208,9 +208,7 @@ def _pool_options(alias: str, value: Any) -> tuple[bool, dict[str, Any]]:
         try:
             value = json.loads(value)
         except ValueError as error:
-            raise ImproperlyConfigured(
-                f"DATABASES[{alias!r}]: OPTIONS['pool'] is not valid JSON: {error}."
-            ) from error
+            raise ImproperlyConfigured(f"DATABASES[{alias!r}]: OPTIONS['pool'] is not valid JSON: {error}.") from error
     if isinstance(value, Mapping):
         return True, _named_options(alias, "pool", value)
     try:
@@ -224,16 +222,13 @@ def _pool_options(alias: str, value: Any) -> tuple[bool, dict[str, Any]]:
 
 def _named_options(alias: str, group: str, values: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(values, Mapping):
-        raise ImproperlyConfigured(
-            f"DATABASES[{alias!r}]: OPTIONS[{group!r}] is {values!r}. Give a dict of options."
-        )
+        raise ImproperlyConfigured(f"DATABASES[{alias!r}]: OPTIONS[{group!r}] is {values!r}. Give a dict of options.")
     known = {option.name: option for option in OPTIONS if option.group == group}
     given: dict[str, Any] = {}
     for name, value in values.items():
         if name not in known:
             raise ImproperlyConfigured(
-                f"DATABASES[{alias!r}]: OPTIONS[{group!r}] has no option {name!r}. "
-                f"Known: {', '.join(sorted(known))}."
+                f"DATABASES[{alias!r}]: OPTIONS[{group!r}] has no option {name!r}. Known: {', '.join(sorted(known))}."
             )
         if name == "max_size" and value is None:
             continue
@@ -245,9 +240,7 @@ def _set_once(alias: str, given: dict[str, Any], option: Option, where: str, val
     try:
         parsed = option.parse(value)
     except (TypeError, ValueError) as error:
-        raise ImproperlyConfigured(
-            f"DATABASES[{alias!r}]: {where} is {value!r}: {error}. {option.meaning}"
-        ) from error
+        raise ImproperlyConfigured(f"DATABASES[{alias!r}]: {where} is {value!r}: {error}. {option.meaning}") from error
     if option.name in given and given[option.name] != parsed:
         raise ImproperlyConfigured(
             f"DATABASES[{alias!r}]: {option.name} is given twice, as {given[option.name]!r} and as "

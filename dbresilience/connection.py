@@ -94,7 +94,13 @@ class ResilientConnection(psycopg.Connection[Any]):
         return monotonic() - self.opened_at
 
 
-class LeasedCursorMixin:
+if TYPE_CHECKING:
+    _Cursor = psycopg.Cursor[Any]
+else:
+    _Cursor = object
+
+
+class LeasedCursorMixin(_Cursor):
     """A cursor that counts as use of the lease until it is closed, and times its statements."""
 
     def __init__(self, connection: ResilientConnection, *args: Any, **kwargs: Any) -> None:
@@ -108,7 +114,7 @@ class LeasedCursorMixin:
         """Execute as psycopg does; see `slow_queries` for what is timed."""
         started = perf_counter()
         try:
-            return super().execute(query, params, **kwargs)  # type: ignore[misc]
+            return super().execute(query, params, **kwargs)
         except psycopg.Error as error:
             if self._lease is not None:
                 self._lease.last_error = error
@@ -123,7 +129,7 @@ class LeasedCursorMixin:
         """Execute as psycopg does; the whole batch is one entry of the slow-query log."""
         started = perf_counter()
         try:
-            return super().executemany(query, params_seq, **kwargs)  # type: ignore[misc]
+            return super().executemany(query, params_seq, **kwargs)
         except psycopg.Error as error:
             if self._lease is not None:
                 self._lease.last_error = error
@@ -138,7 +144,7 @@ class LeasedCursorMixin:
         """Close the cursor; the last one outside a transaction gives the connection back."""
         lease, self._lease = self._lease, None
         try:
-            super().close()  # type: ignore[misc]
+            super().close()
         finally:
             if lease is not None:
                 lease.cursor_closed()

@@ -64,9 +64,7 @@ class Classification:
         return self.status == 503
 
 
-CONNECTION_LOST = Classification(
-    "connection_lost", 503, evict=True, condemn=True, outage=True, retry=READ
-)
+CONNECTION_LOST = Classification("connection_lost", 503, evict=True, condemn=True, outage=True, retry=READ)
 CANNOT_CONNECT = Classification("cannot_connect", 503, outage=True, retry=NOT_SENT)
 SESSION_ENDED = Classification("session_ended", 503, evict=True, retry=READ)
 SHUTTING_DOWN = replace(CONNECTION_LOST, name="shutting_down")
@@ -75,9 +73,7 @@ OVERLOADED = Classification("overloaded", 503)
 SERVER_FULL = replace(OVERLOADED, name="server_full", retry=NOT_SENT)
 POOL_EXHAUSTED = replace(OVERLOADED, name="pool_exhausted", retry=NOT_SENT)
 UNAVAILABLE = Classification("unavailable", 503, retry=NOT_SENT)
-POOLER_UNAVAILABLE = Classification(
-    "pooler_unavailable", 503, evict=True, outage=True, retry=NOT_SENT
-)
+POOLER_UNAVAILABLE = Classification("pooler_unavailable", 503, evict=True, outage=True, retry=NOT_SENT)
 POOLER_FULL = Classification("pooler_full", 503, evict=True, retry=NOT_SENT)
 POOLER_LOST_SERVER = Classification("pooler_lost_server", 503, evict=True, retry=READ)
 READ_ONLY = Classification("read_only", 503, evict=True, condemn=True, retry=TRANSACTION)

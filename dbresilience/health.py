@@ -50,9 +50,7 @@ class HealthProbe:
             running = self._running
             if running is None:
                 running = self._running = Future()
-                threading.Thread(
-                    target=self._run, args=(running,), name="dbresilience-health", daemon=True
-                ).start()
+                threading.Thread(target=self._run, args=(running,), name="dbresilience-health", daemon=True).start()
         try:
             return running.result(timeout=timeout_seconds)
         except FutureTimeoutError:

@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     import psycopg
 
     from .connection import ResilientConnection
-    from .pool import Generation, Pool
+    from .generation import Generation
+    from .pool import Pool
 
 
 class Holder(Protocol):
@@ -73,4 +74,3 @@ class Lease:
         """Return the wait for the connection, once: it belongs to the first statement only."""
         waited, self.wait_seconds = self.wait_seconds, 0.0
         return waited
-

@@ -12,10 +12,13 @@ import select
 from typing import TYPE_CHECKING
 
 import psycopg
-from psycopg.pq import ConnStatus
+from psycopg.pq import ConnStatus, TransactionStatus
+
+from .errors import CONNECTION_LOST, NOT_TRANSIENT, Classification, classify
 
 if TYPE_CHECKING:
     from .connection import ResilientConnection
+    from .lease import Lease
 
 
 def is_alive(connection: ResilientConnection) -> bool:
@@ -35,10 +38,38 @@ def is_alive(connection: ResilientConnection) -> bool:
             pgconn.consume_input()
             pgconn.is_busy()
             while (notify := pgconn.notifies()) is not None:
-                if connection._notify_handler is not None:
-                    connection._notify_handler(notify)
+                if pgconn.notify_handler is not None:
+                    pgconn.notify_handler(notify)
             if connection.farewell is not None:
                 return False
     except (psycopg.Error, OSError, ValueError):
         return False
     return True
+
+
+def is_spent(lease: Lease) -> bool:
+    """Return whether a connection that comes back must not be used again; costs no round trip."""
+    connection = lease.connection
+    if lease.discard or connection.farewell is not None:
+        return True
+    pgconn = connection.pgconn
+    if pgconn.status != ConnStatus.OK or pgconn.transaction_status == TransactionStatus.ACTIVE:
+        return True
+    return lease.last_error is not None and classify(lease.last_error).evict
+
+
+def cause_of_death(connection: ResilientConnection, error: psycopg.Error | None) -> tuple[str, Classification]:
+    """Say in words why a connection ends, and what that means for its siblings."""
+    farewell = connection.farewell
+    if farewell is not None:
+        try:
+            meaning = classify(psycopg.errors.lookup(farewell)())
+        except KeyError:
+            meaning = CONNECTION_LOST
+        return f"the server ended the session ({farewell})", meaning
+    if error is not None:
+        meaning = classify(error)
+        return f"{meaning.name} ({error.sqlstate or 'no SQLSTATE'})", meaning
+    if connection.pgconn.status == ConnStatus.OK:
+        return "discarded", NOT_TRANSIENT
+    return "the server closed the connection while idle", CONNECTION_LOST

@@ -46,9 +46,7 @@ class _Receiver:
     def __call__(self, sender: str, signal: Any, **details: Any) -> None:
         if connections_log.isEnabledFor(self.level):
             facts = {name: _plain(value) for name, value in details.items()}
-            connections_log.log(
-                self.level, self.message, facts, extra={"event": self.event, **facts}
-            )
+            connections_log.log(self.level, self.message, facts, extra={"event": self.event, **facts})
 
 
 def _plain(value: Any) -> Any:
@@ -79,10 +77,7 @@ def log_slow_query(sender: str, query: SlowQuery, **details: Any) -> None:
 
 
 # Kept here, because signals hold their receivers weakly.
-_receivers = [
-    (signal, event, level, _Receiver(event, level, message))
-    for signal, event, level, message in _MESSAGES
-]
+_receivers = [(signal, event, level, _Receiver(event, level, message)) for signal, event, level, message in _MESSAGES]
 
 
 def connect_receivers() -> None:

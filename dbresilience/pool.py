@@ -13,57 +13,30 @@ refused at once, with the reason.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import threading
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from time import monotonic, perf_counter
 from typing import Any
 
 import psycopg
-from psycopg.pq import ConnStatus, TransactionStatus
+from psycopg.pq import ConnStatus
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
 from . import signals
 from .conf import Configuration
 from .connection import ResilientConnection
-from .errors import AcquireTimeout, DatabaseUnavailable, TooManyWaiting, classify
+from .errors import AcquireTimeout
+from .generation import Generation
 from .lease import Lease
-from .liveness import is_alive
+from .liveness import cause_of_death, is_alive, is_spent
 from .signals import emit
-
-
-@dataclass(frozen=True, slots=True)
-class PoolSnapshot:
-    """The pool at one moment, in connections, except `waiting`: requests that wait for one."""
-
-    alias: str
-    max_size: int
-    min_size: int
-    size: int
-    in_use: int
-    idle: int
-    waiting: int
-    generation: int
-    opened_total: int
-    connect_failures_total: int
+from .snapshot import PoolSnapshot, timed_out, too_many_waiting, unreachable
 
 
 class PoolRetired(Exception):
     """This pool was replaced because the configuration changed; ask for the new one."""
-
-
-class Generation:
-    """One psycopg_pool and its fate."""
-
-    def __init__(self, number: int, connections: ConnectionPool[ResilientConnection]) -> None:
-        self.number = number
-        self.connections = connections
-        self.condemned = False
-        self.failure: Exception | None = None
-        """Why nobody could connect, when that is what ended this generation."""
 
 
 class Pool:
@@ -118,12 +91,12 @@ class Pool:
                 connection = generation.connections.getconn(timeout=deadline - monotonic())
             except PoolClosed:
                 if generation.failure is not None:
-                    raise self._unavailable(generation.failure) from generation.failure
+                    raise unreachable(self.alias, generation.failure) from generation.failure
                 continue  # condemned while we waited: its successor may serve us
             except PoolTimeout as error:
                 raise self._timed_out(perf_counter() - started) from error
             except TooManyRequests as error:
-                raise self._too_many(error) from error
+                raise too_many_waiting(self.snapshot(), self.configuration.max_waiting) from error
             if generation.condemned:
                 generation.connections.putconn(connection)
                 continue
@@ -155,7 +128,7 @@ class Pool:
             held_seconds=lease.held_seconds,
             backend_pid=connection.pgconn.backend_pid,
         )
-        if self._is_spent(lease):
+        if is_spent(lease):
             self._bury(connection, generation, lease.last_error)
             return
         if not connection.autocommit:
@@ -166,16 +139,6 @@ class Pool:
                 self._bury(connection, generation, error)
                 return
         self._put_back(connection, generation)
-
-    def _is_spent(self, lease: Lease) -> bool:
-        connection = lease.connection
-        if connection.pgconn.status != ConnStatus.OK or lease.discard:
-            return True
-        if connection.farewell is not None:
-            return True
-        if lease.last_error is not None and classify(lease.last_error).evict:
-            return True
-        return connection.pgconn.transaction_status == TransactionStatus.ACTIVE
 
     def _put_back(self, connection: ResilientConnection, generation: Generation) -> None:
         if generation.condemned:
@@ -192,17 +155,7 @@ class Pool:
         error: psycopg.Error | None = None,
     ) -> None:
         """Close a connection for good, and condemn its generation if its death says so."""
-        farewell = connection.farewell
-        discarded = connection.pgconn.status == ConnStatus.OK and farewell is None
-        if farewell is not None:
-            meaning = classify(psycopg.errors.lookup(farewell)() if _known(farewell) else _cut())
-            reason = f"the server ended the session ({farewell})"
-        elif error is not None:
-            meaning = classify(error)
-            reason = f"{meaning.name} ({error.sqlstate or 'no SQLSTATE'})"
-        else:
-            meaning = classify(_cut())
-            reason = "discarded" if discarded else "the server closed the connection while idle"
+        reason, meaning = cause_of_death(connection, error)
         emit(
             signals.connection_closed,
             self.alias,
@@ -211,7 +164,7 @@ class Pool:
             age_seconds=connection.age_seconds,
         )
         connection.close()
-        if meaning.condemn and not (discarded and error is None):
+        if meaning.condemn:
             self.condemn(generation, reason)
         self._put_back(connection, generation)
 
@@ -222,35 +175,23 @@ class Pool:
             if self._generation is not None:
                 return self._generation
             self._generations += 1
-            settings = self.configuration
-            arguments = settings.pool_arguments()
-            survivors = len(self.leases)
-            arguments["max_size"] = max(1, settings.max_size - survivors)
-            arguments["min_size"] = min(settings.min_size, arguments["max_size"])
             generation = Generation(
                 self._generations,
-                ConnectionPool(
-                    connection_class=ResilientConnection,
-                    kwargs=self._arguments_of_next_connection,
-                    configure=self._configure,
-                    name=settings.name or f"dbresilience-{self.alias}",
-                    open=False,
-                    **arguments,
-                ),
+                self.alias,
+                self.configuration,
+                survivors=len(self.leases),
+                connect_arguments=lambda: {**self._connect_arguments(), "observer": self},
+                configure=self._configure,
             )
-            generation.connections.open()
             self._generation = generation
         emit(
             signals.pool_opened,
             self.alias,
-            max_size=settings.max_size,
-            min_size=settings.min_size,
+            max_size=self.configuration.max_size,
+            min_size=self.configuration.min_size,
             generation=generation.number,
         )
         return generation
-
-    def _arguments_of_next_connection(self) -> dict[str, Any]:
-        return {**self._connect_arguments(), "observer": self}
 
     def condemn(self, generation: Generation, reason: str) -> None:
         """Give up all connections of `generation`: idle ones now, used ones on release."""
@@ -260,26 +201,15 @@ class Pool:
             generation.condemned = True
             if self._generation is generation:
                 self._generation = None
-        # Elsewhere, because closing joins the worker threads: one of them may be the caller.
-        threading.Thread(
-            target=generation.connections.close,
-            kwargs={"timeout": 1.0},
-            name=f"dbresilience-{self.alias}-condemn",
-            daemon=True,
-        ).start()
+        generation.close_soon()
         emit(signals.pool_condemned, self.alias, generation=generation.number, reason=reason)
 
     def _resize_for_survivors(self) -> None:
         with self._lock:
-            generation, settings = self._generation, self.configuration
-            if generation is None:
-                return
-            survivors = sum(
-                1 for lease in list(self.leases.values()) if lease.generation is not generation
-            )
-            max_size = max(1, settings.max_size - survivors)
-            if generation.connections.max_size != max_size:
-                generation.connections.resize(min(settings.min_size, max_size), max_size)
+            generation = self._generation
+            if generation is not None:
+                leases = list(self.leases.values())
+                generation.make_room_for(sum(1 for lease in leases if lease.generation is not generation))
 
     def close(self, reason: str = "closed", *, retire: bool = False) -> None:
         """Close all connections, used ones on release.
@@ -292,7 +222,7 @@ class Pool:
             if generation is None:
                 return
             generation.condemned = True
-        generation.connections.close(timeout=1.0)
+        generation.close()
         emit(signals.pool_closed, self.alias, reason=reason)
 
     def forget(self, null_descriptor: int) -> None:
@@ -309,8 +239,7 @@ class Pool:
             if connection.pgconn.status == ConnStatus.OK:
                 os.dup2(null_descriptor, connection.pgconn.socket)
         if generation is not None:
-            # Its destructor would wait for threads that the child does not have.
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(generation.connections))
+            generation.abandon()
 
     # What connections report (see `ConnectionObserver`)
 
@@ -340,9 +269,7 @@ class Pool:
             self.condemn(generation, "the server cannot be reached")
 
     def _has_connections(self, generation: Generation) -> bool:
-        if generation.connections.get_stats()["pool_available"]:
-            return True
-        return any(lease.generation is generation for lease in list(self.leases.values()))
+        return bool(generation.idle) or any(lease.generation is generation for lease in list(self.leases.values()))
 
     # Numbers
 
@@ -377,41 +304,7 @@ class Pool:
             waited_seconds=waited_seconds,
             snapshot=snapshot,
         )
-        return AcquireTimeout(
-            f"No connection of pool {self.alias!r} became free within {waited_seconds:.1f} s: "
-            f"{_numbers(snapshot)}. Hold connections for less time, or raise "
-            "OPTIONS['pool']['max_size']."
-        )
-
-    def _too_many(self, error: TooManyRequests) -> TooManyWaiting:
-        return TooManyWaiting(
-            f"Pool {self.alias!r} refused one more waiting request: {_numbers(self.snapshot())}, "
-            f"max_waiting {self.configuration.max_waiting}."
-        )
-
-    def _unavailable(self, cause: Exception) -> DatabaseUnavailable:
-        return DatabaseUnavailable(
-            f"The database of pool {self.alias!r} cannot be reached ({type(cause).__name__})."
-        )
-
-
-def _numbers(snapshot: PoolSnapshot) -> str:
-    return (
-        f"max_size {snapshot.max_size}, in use {snapshot.in_use}, idle {snapshot.idle}, "
-        f"waiting {snapshot.waiting}"
-    )
-
-
-def _known(sqlstate: str) -> bool:
-    try:
-        psycopg.errors.lookup(sqlstate)
-    except KeyError:
-        return False
-    return True
-
-
-def _cut() -> psycopg.OperationalError:
-    return psycopg.OperationalError("the connection was cut")
+        return timed_out(snapshot, waited_seconds)
 
 
 def _pid_of(connection: ResilientConnection) -> int | None:

@@ -53,9 +53,7 @@ def _look_at(alias: str) -> tuple[DatabaseHealth, DatabaseResources | None]:
         resources = get_database_resources(alias)
     except TypeError:
         # Another PostgreSQL backend: the probes go on working when ENGINE is changed back.
-        probe = _other_engines.setdefault(
-            alias, HealthProbe(lambda: connections[alias].get_connection_params())
-        )
+        probe = _other_engines.setdefault(alias, HealthProbe(lambda: connections[alias].get_connection_params()))
         return probe.check(timeout_seconds=0.8), None
     return resources.health(), resources
 

@@ -17,7 +17,8 @@ from django.db import connections
 
 from .conf import Configuration
 from .health import DatabaseHealth, HealthProbe
-from .pool import Pool, PoolSnapshot
+from .pool import Pool
+from .snapshot import PoolSnapshot
 
 if TYPE_CHECKING:
     from .connection import ResilientConnection
@@ -38,11 +39,7 @@ class DatabaseResources:
         self.configuration = configuration
         self.database = database
         """Host, port and name: which database this is, for closing all that use it."""
-        self.pool = (
-            Pool(alias, configuration, connect_arguments, configure)
-            if configuration.pooled
-            else None
-        )
+        self.pool = Pool(alias, configuration, connect_arguments, configure) if configuration.pooled else None
         self.probe = HealthProbe(connect_arguments)
         self.retired = False
 
@@ -50,7 +47,7 @@ class DatabaseResources:
         """Return the pool's numbers of this moment. Opens nothing; all zero without a pool."""
         if self.pool is not None:
             return self.pool.snapshot()
-        return PoolSnapshot(self.alias, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+        return PoolSnapshot(self.alias)
 
     def health(self, *, timeout_seconds: float = 0.8) -> DatabaseHealth:
         """Ask the server on a connection outside the pool, at most once a second.
@@ -92,9 +89,7 @@ def _registry() -> Any:
     return found
 
 
-def obtain(
-    alias: str, key: Hashable, create: Callable[[], DatabaseResources]
-) -> DatabaseResources:
+def obtain(alias: str, key: Hashable, create: Callable[[], DatabaseResources]) -> DatabaseResources:
     """Return the resources for `alias` and configuration `key`; retire those of another key."""
     registry = _registry()
     with registry.lock:
@@ -129,9 +124,7 @@ def get_database_resources(alias: str = "default") -> DatabaseResources:
     """
     resources = getattr(connections[alias], "resources", None)
     if resources is None:
-        raise TypeError(
-            f"DATABASES[{alias!r}] does not use dbresilience. Set its ENGINE to 'dbresilience'."
-        )
+        raise TypeError(f"DATABASES[{alias!r}] does not use dbresilience. Set its ENGINE to 'dbresilience'.")
     return resources  # type: ignore[no-any-return]
 
 

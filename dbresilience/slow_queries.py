@@ -28,9 +28,7 @@ class RequestContext(NamedTuple):
     path: str
 
 
-current_request: ContextVar[RequestContext | None] = ContextVar(
-    "dbresilience_request", default=None
-)
+current_request: ContextVar[RequestContext | None] = ContextVar("dbresilience_request", default=None)
 
 # Frames of Django, of this package, of the driver, of third-party wrappers such as the debug
 # toolbar and of the standard library are never what a reader of the log can change.
@@ -76,9 +74,7 @@ class SlowQueryLog:
     threshold_seconds: float
     show_parameters: bool
 
-    def report(
-        self, cursor: Any, query: Any, params: Any, duration_seconds: float, lease: Lease | None
-    ) -> None:
+    def report(self, cursor: Any, query: Any, params: Any, duration_seconds: float, lease: Lease | None) -> None:
         """Send `slow_query` for one finished statement."""
         request = current_request.get()
         emit(

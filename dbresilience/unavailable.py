@@ -104,9 +104,7 @@ def _retry_after_seconds(classification: Classification) -> int:
 
 
 def _render(request: HttpRequest, status: int, retry_after: int) -> HttpResponse:
-    media_type = request.get_preferred_type(
-        ["application/problem+json", "application/json", "text/html"]
-    )
+    media_type = request.get_preferred_type(["application/problem+json", "application/json", "text/html"])
     response: HttpResponse
     if media_type == "text/html":
         reload = request.method in ("GET", "HEAD")

@@ -10,14 +10,13 @@ connection; afterwards `connection.connection` is None, as after `close()`.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 from django.conf import settings
-from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.base.base import NO_DB_ALIAS
 from django.db.backends.postgresql.base import TIMESTAMPTZ_OID
 from django.db.backends.postgresql.psycopg_any import IsolationLevel, register_tzloader
@@ -28,9 +27,11 @@ from psycopg.pq import Format, TransactionStatus
 from . import connection as connections_of_ours
 from .conf import OUR_KEYS, Configuration
 from .connection import ResilientConnection
+from .identity import database_of, hashable
 from .lease import Lease
 from .pool import PoolRetired
 from .resources import DatabaseResources, close_database, obtain
+from .session import configure_session, isolation_level
 from .slow_queries import SlowQueryLog
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class ResilienceMixin(_Base):
         if found is None or found.retired or key != self._resources_key:
             # A copy, since tests change OPTIONS in place.
             key = (*key[:-1], dict(given["OPTIONS"]))
-            found = obtain(self.alias, _hashable(key), self._create_resources)
+            found = obtain(self.alias, hashable(key), self._create_resources)
             self._resources, self._resources_key = found, key
         return found
 
@@ -80,7 +81,7 @@ class ResilienceMixin(_Base):
         return DatabaseResources(
             alias=self.alias,
             configuration=configuration,
-            database=_database_of(given),
+            database=database_of(given),
             connect_arguments=lambda: arguments,
             configure=configure,
         )
@@ -100,25 +101,21 @@ class ResilienceMixin(_Base):
     def close_pool(self) -> None:
         """Close this process's pools for this database; the next query opens them again."""
         self._give_back()
-        close_database(_database_of(self.settings_dict), "close_pool() was called")
+        close_database(database_of(self.settings_dict), "close_pool() was called")
 
     # Connecting
 
     def get_connection_params(self) -> dict[str, Any]:
         """Return psycopg's arguments: Django's, without our options and with our cursors."""
         given = self.settings_dict["OPTIONS"]
-        configuration = Configuration.from_settings(
-            self.alias, self.settings_dict, debug=settings.DEBUG
-        )
+        configuration = Configuration.from_settings(self.alias, self.settings_dict, debug=settings.DEBUG)
         params = super().get_connection_params()
         for key in OUR_KEYS & params.keys():
             del params[key]
         server_side = given.get("server_side_binding") is True
         if "cursor_factory" not in given:
             params["cursor_factory"] = (
-                connections_of_ours.LeasedServerBindingCursor
-                if server_side
-                else connections_of_ours.LeasedCursor
+                connections_of_ours.LeasedServerBindingCursor if server_side else connections_of_ours.LeasedCursor
             )
         # libpq's smallest value is 2 seconds; smaller ones mean "wait for ever" or 2.
         params["connect_timeout"] = max(2, round(configuration.connect_timeout_seconds))
@@ -140,7 +137,7 @@ class ResilienceMixin(_Base):
         self.savepoint_ids = []
         self.atomic_blocks = []
         self.needs_rollback = False
-        self.close_at = None
+        self.close_at = 0.0  # what is still held at the end of a request goes back then
         self.closed_in_transaction = False
         self.errors_occurred = False
         self.health_check_done = True
@@ -170,7 +167,7 @@ class ResilienceMixin(_Base):
 
     def _greet(self, connection: ResilientConnection) -> None:
         level = self.settings_dict["OPTIONS"].get("isolation_level")
-        self.isolation_level = IsolationLevel.READ_COMMITTED if level is None else _isolation(level)
+        self.isolation_level = IsolationLevel.READ_COMMITTED if level is None else isolation_level(level)
         if not connection.announced:
             if level is not None:
                 connection.isolation_level = psycopg.IsolationLevel(self.isolation_level.value)
@@ -186,16 +183,14 @@ class ResilienceMixin(_Base):
         connection = ResilientConnection.connect(**conn_params)
         level = self.settings_dict["OPTIONS"].get("isolation_level")
         if level is not None:
-            self.isolation_level = _isolation(level)
+            self.isolation_level = isolation_level(level)
             connection.isolation_level = psycopg.IsolationLevel(self.isolation_level.value)
         return connection
 
     def _configure_connection(self, connection: Any) -> bool:
         if self._pooled:
             return False  # done once for each physical connection, by the pool
-        configuration = Configuration.from_settings(
-            self.alias, self.settings_dict, debug=settings.DEBUG
-        )
+        configuration = Configuration.from_settings(self.alias, self.settings_dict, debug=settings.DEBUG)
         role = self.settings_dict["OPTIONS"].get("assume_role")
         return configure_session(connection, configuration, self.timezone_name, role)
 
@@ -206,7 +201,7 @@ class ResilienceMixin(_Base):
         if self._lease is None:
             return False
         self._lease.discard = True
-        return self._configure_timezone(self._lease.connection)
+        return configure_session(self._lease.connection, self.resources.configuration, self.timezone_name, None)
 
     # Giving back
 
@@ -219,10 +214,9 @@ class ResilienceMixin(_Base):
             and not lease.pins
             and not self.in_atomic_block
             and self.autocommit
-            and self.resources.configuration.lease == "transaction"
+            and lease.pool.configuration.lease == "transaction"
             # A BEGIN or a COPY by hand keeps the connection until it ends or the request does.
-            and lease.connection.pgconn.transaction_status
-            in (TransactionStatus.IDLE, TransactionStatus.UNKNOWN)
+            and lease.connection.pgconn.transaction_status in (TransactionStatus.IDLE, TransactionStatus.UNKNOWN)
         ):
             self._give_back()
 
@@ -285,9 +279,7 @@ class ResilienceMixin(_Base):
             else connections_of_ours.LeasedServerSideCursor
         )
         assert self.connection is not None
-        cursor = cursor_class(
-            self.connection, name=name, scrollable=False, withhold=self.connection.autocommit
-        )
+        cursor = cursor_class(self.connection, name=name, scrollable=False, withhold=self.connection.autocommit)
         loader = self.connection.adapters.get_loader(TIMESTAMPTZ_OID, Format.TEXT)
         if self.timezone != getattr(loader, "timezone", None):
             register_tzloader(self.timezone, cursor)
@@ -306,52 +298,3 @@ class ResilienceMixin(_Base):
             if lease is not None:
                 lease.pins -= 1
                 self.release_if_unneeded()
-
-
-def configure_session(
-    connection: psycopg.Connection[Any],
-    configuration: Configuration,
-    timezone_name: str | None,
-    role: str | None,
-) -> bool:
-    """Set what a new session needs, in one round trip, or none if it has it already."""
-    wanted: dict[str, str] = {}
-    if timezone_name and connection.info.parameter_status("TimeZone") != timezone_name:
-        wanted["TimeZone"] = timezone_name
-    if role:
-        wanted["role"] = role
-    if configuration.statement_timeout_seconds is not None:
-        wanted["statement_timeout"] = f"{configuration.statement_timeout_seconds * 1000:.0f}ms"
-    if not wanted:
-        return False
-    calls = ", ".join(["set_config(%s, %s, false)"] * len(wanted))
-    values = [text for setting in wanted.items() for text in setting]
-    connection.execute(f"SELECT {calls}", values)  # only placeholders are interpolated
-    return True
-
-
-def _isolation(level: Any) -> IsolationLevel:
-    try:
-        return IsolationLevel(level)
-    except ValueError:
-        raise ImproperlyConfigured(
-            f"Invalid transaction isolation level {level} specified. Use one of the "
-            "psycopg.IsolationLevel values."
-        ) from None
-
-
-def _database_of(settings_dict: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(str(settings_dict[name] or "") for name in ("HOST", "PORT", "NAME"))
-
-
-def _hashable(value: Any) -> Hashable:
-    """Turn settings into a key; what cannot be hashed counts by identity."""
-    if isinstance(value, Mapping):
-        return tuple(sorted((str(name), _hashable(item)) for name, item in value.items()))
-    if isinstance(value, (list, tuple)):
-        return tuple(_hashable(item) for item in value)
-    try:
-        hash(value)
-    except TypeError:
-        return id(value)
-    return value  # type: ignore[no-any-return]

@@ -1,0 +1,46 @@
+"""The pool's numbers at one moment, and the error texts that carry them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .errors import AcquireTimeout, DatabaseUnavailable, TooManyWaiting
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSnapshot:
+    """The pool at one moment, in connections, except `waiting`: requests that wait for one."""
+
+    alias: str
+    max_size: int = 0
+    min_size: int = 0
+    size: int = 0
+    in_use: int = 0
+    idle: int = 0
+    waiting: int = 0
+    generation: int = 0
+    opened_total: int = 0
+    connect_failures_total: int = 0
+
+    def __str__(self) -> str:
+        return f"max_size {self.max_size}, in use {self.in_use}, idle {self.idle}, waiting {self.waiting}"
+
+
+def timed_out(snapshot: PoolSnapshot, waited_seconds: float) -> AcquireTimeout:
+    """No connection became free in time."""
+    return AcquireTimeout(
+        f"No connection of pool {snapshot.alias!r} became free within {waited_seconds:.1f} s: "
+        f"{snapshot}. Hold connections for less time, or raise OPTIONS['pool']['max_size']."
+    )
+
+
+def too_many_waiting(snapshot: PoolSnapshot, max_waiting: int) -> TooManyWaiting:
+    """`max_waiting` requests wait already."""
+    return TooManyWaiting(
+        f"Pool {snapshot.alias!r} refused one more waiting request: {snapshot}, max_waiting {max_waiting}."
+    )
+
+
+def unreachable(alias: str, cause: Exception) -> DatabaseUnavailable:
+    """The server cannot be reached, or refused us."""
+    return DatabaseUnavailable(f"The database of pool {alias!r} cannot be reached ({type(cause).__name__}).")

@@ -1,0 +1,64 @@
+"""Wrappers on a throwaway server: what a thread of a Django process has as `connections[alias]`."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import environ
+import pytest
+from django.db import connections
+
+from dbresilience.base import DatabaseWrapper
+
+_numbers = itertools.count()
+
+MakeWrapper = Callable[..., DatabaseWrapper]
+
+
+def settings_for(url: str, **options: Any) -> dict[str, Any]:
+    """The entry of settings.DATABASES for `url`, with every key that Django fills in."""
+    given = environ.Env.db_url_config(url)
+    return {
+        **connections["default"].settings_dict,
+        "ENGINE": "dbresilience",
+        **{key: given[key] for key in ("NAME", "USER", "PASSWORD", "HOST", "PORT")},
+        "PORT": str(given["PORT"] or ""),
+        "OPTIONS": options,
+    }
+
+
+@pytest.fixture
+def make_wrapper(database_url: str, django_db_blocker: Any) -> Iterator[MakeWrapper]:
+    """`make_wrapper(pool={"max_size": 2})`: a new wrapper, all of one test on one alias."""
+    alias = f"throwaway_{next(_numbers)}"
+    made: list[DatabaseWrapper] = []
+
+    def make(*, url: str = database_url, **options: Any) -> DatabaseWrapper:
+        wrapper = DatabaseWrapper(settings_for(url, **options), alias)
+        # `atomic` and the receivers of connection_created look it up by its alias.
+        connections.settings[alias] = wrapper.settings_dict
+        connections[alias] = wrapper
+        made.append(wrapper)
+        return wrapper
+
+    with django_db_blocker.unblock():
+        yield make
+        for wrapper in made:
+            wrapper.inc_thread_sharing()
+            wrapper.close()
+            wrapper.resources.close("the test ended", retire=True)
+        del connections.settings[alias]
+        del connections[alias]
+
+
+@pytest.fixture
+def wrapper(make_wrapper: MakeWrapper) -> DatabaseWrapper:
+    return make_wrapper()
+
+
+def pid_of(wrapper: DatabaseWrapper) -> int:
+    with wrapper.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        return int(cursor.fetchone()[0])

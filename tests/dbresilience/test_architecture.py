@@ -1,0 +1,78 @@
+"""The import rule: faces read snapshots and signals, nothing imports base, the two packages stay apart."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import dbresilience
+from tests.settings import BASE_DIR
+
+PACKAGE = BASE_DIR / "dbresilience"
+
+
+def imports_of(path: Path) -> set[str]:
+    """Modules of dbresilience that `path` imports at run time, by their short names."""
+    found: set[str] = set()
+    tree = ast.parse(path.read_text())
+    typing_only = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and getattr(block.test, "id", "") == "TYPE_CHECKING"
+        for node in ast.walk(block)
+    }
+    for node in ast.walk(tree):
+        if id(node) in typing_only:
+            continue
+        if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith("dbresilience")):
+            module = (node.module or "").removeprefix("dbresilience").strip(".")
+            found |= {module} if module else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.removeprefix("dbresilience.") for alias in node.names
+                      if alias.name.startswith("dbresilience")}  # fmt: skip
+    return found
+
+
+def test_the_ground_floor_imports_nothing_of_ours() -> None:
+    """conf, errors and signals can be read alone."""
+    for name in ("conf", "errors", "signals"):
+        assert not imports_of(PACKAGE / f"{name}.py"), name
+
+
+def test_nothing_imports_base() -> None:
+    """It is Django's entrance, not ours."""
+    assert not [path.name for path in PACKAGE.rglob("*.py") if "base" in imports_of(path)]
+
+
+def test_dbresilience_does_not_know_the_chat() -> None:
+    """A library that its example depends on, not the other way round."""
+    for path in PACKAGE.rglob("*.py"):
+        assert "chat" not in {
+            (node.module or "").split(".")[0]
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.ImportFrom)
+        }, path
+
+
+def test_the_chat_uses_public_names_only() -> None:
+    """What it cannot do with `__all__`, a user cannot do either."""
+    for path in (BASE_DIR / "chat").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "dbresilience":
+                assert node.module == "dbresilience", path
+                assert {alias.name for alias in node.names} <= set(dbresilience.__all__), path
+
+
+def test_every_room_says_what_it_is_for_and_fits_a_head() -> None:
+    """A docstring first; 300 lines at most."""
+    for path in PACKAGE.rglob("*.py"):
+        source = path.read_text()
+        if source.strip():
+            assert ast.get_docstring(ast.parse(source)), path
+            assert len(source.splitlines()) <= 300, path
+
+
+def test_public_names_exist_and_are_sorted() -> None:
+    """`__all__` is the contract."""
+    assert dbresilience.__all__ == sorted(dbresilience.__all__)
+    assert all(hasattr(dbresilience, name) for name in dbresilience.__all__)
