@@ -1,0 +1,106 @@
+"""health.py and probes.py: answers within a second, whatever happens, to any Host."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from typing import Any
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.test import AsyncClient, Client
+
+from dbresilience import probes
+from dbresilience.middleware import ProbeMiddleware
+from tests.support.postgres import ThrowawayPostgres
+
+from .conftest import MakeWrapper
+
+PROBES = ["/livez", "/readyz", "/api/health/db"]
+
+
+@pytest.mark.parametrize("path", PROBES)
+@pytest.mark.django_db
+def test_probes_ignore_the_host_header(path: str, settings: Any) -> None:
+    """Load balancers ask by address, without log-in."""
+    settings.ALLOWED_HOSTS = ["example.com"]
+    response = Client().get(path, HTTP_HOST="10.0.0.7")
+    assert response.status_code == 200
+    assert response["Cache-Control"] == "no-store"
+
+
+@pytest.mark.django_db
+def test_the_health_endpoint_has_figures_and_no_secrets(settings: Any) -> None:
+    """E1: state and latency, never a host, a user or a password."""
+    body = json.loads(Client().get("/api/health/db").content)
+    assert body["healthy"] is True
+    assert body["latency_ms"] > 0
+    assert set(body["pool"]) == {"max_size", "size", "in_use", "idle", "waiting"}
+    given = settings.DATABASES["default"]
+    said = json.dumps(body)
+    assert not [given[key] for key in ("HOST", "USER", "PASSWORD") if given[key] and str(given[key]) in said]
+
+
+@pytest.mark.django_db
+def test_probes_under_asgi() -> None:
+    """The middleware is async-capable."""
+    for path in PROBES:
+        assert async_to_sync(AsyncClient().get)(path).status_code == 200
+
+
+def test_livez_touches_nothing() -> None:
+    """No database mark on this test: a query would fail it."""
+    assert Client().get("/livez").status_code == 200
+
+
+def test_other_paths_and_methods_go_on() -> None:
+    """A POST to a probe's path is not a probe."""
+    from django.http import HttpResponse
+    from django.test import RequestFactory
+
+    middleware = ProbeMiddleware(lambda request: HttpResponse("inner"))
+    assert middleware(RequestFactory().get("/other")).content == b"inner"  # type: ignore[union-attr]
+    assert middleware(RequestFactory().post("/livez")).content == b"inner"  # type: ignore[union-attr]
+    assert middleware.probes["/livez"] is probes.livez
+
+
+def test_a_full_pool_is_healthy(make_wrapper: MakeWrapper) -> None:
+    """Readiness is reachability: saturation must not take all replicas out at once."""
+    wrapper = make_wrapper(pool={"max_size": 1})
+    with wrapper.pinned():
+        assert wrapper.resources.health().healthy
+
+
+def test_a_stopped_server_is_unhealthy_and_recovers(make_wrapper: MakeWrapper, postgres: ThrowawayPostgres) -> None:
+    """State by name, no error text."""
+    resources = make_wrapper().resources
+    assert resources.health().healthy
+    postgres.stop("immediate")
+    time.sleep(1.1)  # the memory of one second
+    sick = resources.health()
+    assert (sick.healthy, sick.latency_ms, sick.state) == (False, None, "connection_lost")
+    postgres.start()
+    time.sleep(1.1)
+    assert resources.health().healthy
+
+
+def test_a_frozen_server_is_answered_in_time_with_one_check_in_flight(
+    make_wrapper: MakeWrapper, postgres: ThrowawayPostgres
+) -> None:
+    """E1: under a second, and twenty probes leave one thread, not twenty."""
+    resources = make_wrapper().resources
+    before = threading.active_count()
+    postgres.freeze()
+    try:
+        started = time.monotonic()
+        threads = [threading.Thread(target=resources.health) for _ in range(20)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(5)
+        assert time.monotonic() - started < 1
+        assert threading.active_count() <= before + 1
+        assert resources.health().state in ("timeout", "cannot_connect", "connection_lost")
+    finally:
+        postgres.thaw()

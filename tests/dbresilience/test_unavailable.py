@@ -1,0 +1,289 @@
+"""unavailable.py: 503 + Retry-After wherever the error surfaces, and nothing else becomes one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+from asgiref.sync import async_to_sync
+from django.contrib import admin
+from django.contrib.sessions.backends.base import UpdateError
+from django.contrib.sessions.exceptions import SessionInterrupted
+from django.db import IntegrityError, InternalError, OperationalError, ProgrammingError
+from django.http import Http404, HttpRequest, HttpResponse
+from django.template import Context, Engine
+from django.template.response import TemplateResponse
+from django.test import AsyncClient, Client
+from django.urls import path
+from rest_framework.views import APIView
+
+from dbresilience import DatabaseUnavailable, signals, unavailable
+
+HERE = "tests.dbresilience.test_unavailable"
+
+
+def cut() -> OperationalError:
+    """What Django raises when the server goes away."""
+    error = OperationalError("consuming input failed: server closed the connection at 10.1.2.3")
+    error.__cause__ = psycopg.OperationalError(str(error))
+    return error
+
+
+def driver(kind: type[Exception], sqlstate: str) -> Exception:
+    error = kind("x")
+    error.__cause__ = psycopg.errors.lookup(sqlstate)("x")
+    return error
+
+
+ERRORS: dict[str, Callable[[], Exception]] = {
+    "cut": cut,
+    "bare": lambda: OperationalError("server closed the connection unexpectedly"),
+    "ours": lambda: DatabaseUnavailable("The database of pool 'default' cannot be reached."),
+    "read-only": lambda: driver(InternalError, "25006"),
+    "deadlock": lambda: driver(OperationalError, "40P01"),
+    "starting": lambda: driver(OperationalError, "57P03"),
+    "timeout": lambda: driver(OperationalError, "57014"),
+    "integrity": lambda: driver(IntegrityError, "23505"),
+    "programming": lambda: driver(ProgrammingError, "42P01"),
+    "key": lambda: KeyError("x"),
+}
+
+
+def view(request: HttpRequest, kind: str) -> HttpResponse:
+    raise ERRORS[kind]()
+
+
+async def async_view(request: HttpRequest, kind: str) -> HttpResponse:
+    await asyncio.sleep(0)
+    raise ERRORS[kind]()
+
+
+class RestView(APIView):
+    """A DRF view without authentication."""
+
+    authentication_classes = ()
+    permission_classes = ()
+
+    def post(self, request: Any, kind: str) -> Any:
+        raise ERRORS[kind]()
+
+    get = post
+
+
+class Broken:
+    """A template variable that queries."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def value(self) -> str:
+        raise ERRORS[self.kind]()
+
+
+def rendered(request: HttpRequest, kind: str) -> HttpResponse:
+    return HttpResponse(Engine().from_string("{{ broken.value }}").render(Context({"broken": Broken(kind)})))
+
+
+class BrokenTemplate:
+    """A template whose rendering queries; TemplateResponse renders after the view returned."""
+
+    def render(self, context: Any = None, request: Any = None) -> str:
+        return Engine().from_string("{{ broken.value }}").render(Context(context))
+
+
+class LateResponse(TemplateResponse):
+    """A TemplateResponse that needs no template file."""
+
+    def resolve_template(self, template: Any) -> Any:
+        return BrokenTemplate()
+
+
+def template_response(request: HttpRequest, kind: str) -> TemplateResponse:
+    return LateResponse(request, "unused", {"broken": Broken(kind)})
+
+
+def chained(request: HttpRequest, kind: str) -> HttpResponse:
+    try:
+        raise ERRORS[kind]()
+    except Exception as error:
+        raise RuntimeError("the report could not be made") from error
+
+
+def not_found(request: HttpRequest) -> HttpResponse:
+    raise Http404
+
+
+def fine(request: HttpRequest) -> HttpResponse:
+    return HttpResponse("fine")
+
+
+def handler404(request: HttpRequest, exception: Exception) -> HttpResponse:
+    raise cut()
+
+
+urlpatterns = [
+    path("view/<kind>", view),
+    path("async/<kind>", async_view),
+    path("rest/<kind>", RestView.as_view()),
+    path("rendered/<kind>", rendered),
+    path("template-response/<kind>", template_response),
+    path("chained/<kind>", chained),
+    path("missing", not_found),
+    path("fine", fine),
+    path("admin/", admin.site.urls),
+]
+
+
+class FailingMiddleware:
+    """Fails on the way in (?in=kind) or out (?out=kind)."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        if kind := request.GET.get("in"):
+            raise ERRORS[kind]()
+        response = self.get_response(request)
+        if kind := request.GET.get("out"):
+            raise ERRORS[kind]()
+        return response
+
+
+class InterruptedSessionMiddleware(FailingMiddleware):
+    """What Django's session middleware makes of a save that the database refused."""
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self.get_response(request)
+        if kind := request.GET.get("session"):
+            try:
+                try:
+                    raise ERRORS[kind]()
+                except OperationalError:
+                    raise UpdateError  # noqa: B904  # as Django does
+            except UpdateError:
+                raise SessionInterrupted("deleted")  # noqa: B904  # as Django does
+        return response
+
+
+@pytest.fixture(params=[True, False], ids=["DEBUG", "production"])
+def _site(request: pytest.FixtureRequest, settings: Any) -> None:
+    settings.DEBUG = request.param
+    settings.ROOT_URLCONF = HERE
+    settings.MIDDLEWARE = [
+        f"{HERE}.FailingMiddleware",
+        "dbresilience.middleware.RequestContextMiddleware",
+        f"{HERE}.InterruptedSessionMiddleware",
+        "django.middleware.common.CommonMiddleware",
+        f"{HERE}.FailingMiddleware",
+    ]
+
+
+@pytest.fixture
+def client(_site: None) -> Client:
+    return Client(raise_request_exception=False)
+
+
+PLACES = ["/view/{}", "/async/{}", "/rest/{}", "/rendered/{}", "/template-response/{}", "/chained/{}",
+          "/fine?in={}", "/fine?out={}"]  # fmt: skip
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("kind", ["cut", "bare", "ours", "read-only"])
+def test_every_place_answers_503(client: Client, place: str, kind: str) -> None:
+    """B3: view, async view, DRF, template, deferred template, middleware in and out."""
+    response = client.get(place.format(kind))
+    assert response.status_code == 503
+    assert int(response["Retry-After"]) >= 1
+    assert "10.1.2.3" not in response.content.decode()
+
+
+@pytest.mark.parametrize("place", ["/view/{}", "/async/{}", "/rest/{}", "/fine?in={}"])
+def test_under_asgi_too(_site: None, place: str) -> None:
+    """The async handler converts in the same place."""
+    response = async_to_sync(AsyncClient(raise_request_exception=False).get)(place.format("cut"))
+    assert response.status_code == 503
+    assert response["Retry-After"]
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("kind", ["integrity", "programming", "key"])
+def test_mistakes_stay_500(client: Client, place: str, kind: str) -> None:
+    """Not one bug is dressed up as an outage."""
+    response = client.get(place.format(kind))
+    assert response.status_code == 500
+    assert "Retry-After" not in response
+
+
+def test_a_statement_that_took_too_long_is_504(client: Client) -> None:
+    """The server is there; the answer was not in time."""
+    assert client.get("/view/timeout").status_code == 504
+
+
+def test_a_session_that_cannot_be_saved_is_503_not_400(client: Client) -> None:
+    """Django reports a deleted session, with the database error as mere context."""
+    assert client.get("/fine?session=cut").status_code == 503
+
+
+def test_an_error_page_that_needs_the_database(client: Client, settings: Any) -> None:
+    """handler404 queries for its menu, and cannot."""
+    # With DEBUG Django shows its own page, which does not query.
+    assert client.get("/missing").status_code == (404 if settings.DEBUG else 503)
+
+
+def test_people_get_a_page_that_reloads_itself(client: Client) -> None:
+    """HTML for a browser; a POST is not repeated behind its back."""
+    response = client.get("/view/cut", HTTP_ACCEPT="text/html,application/xhtml+xml,*/*;q=0.8")
+    assert response["Content-Type"].startswith("text/html")
+    assert "http-equiv" in response.content.decode()
+    posted = client.post("/view/cut", HTTP_ACCEPT="text/html")
+    assert posted.status_code == 503
+    assert "http-equiv" not in posted.content.decode()
+
+
+@pytest.mark.parametrize("accept", ["application/json", "*/*", "", "text/event-stream"])
+def test_programs_get_problem_json(client: Client, accept: str) -> None:
+    """RFC 9457, with the figure they need."""
+    response = client.post("/view/starting", HTTP_ACCEPT=accept)
+    assert response["Content-Type"] == "application/problem+json"
+    body = json.loads(response.content)
+    assert (body["status"], body["title"]) == (503, "Service Unavailable")
+    assert body["retry_after"] == int(response["Retry-After"]) == 1
+
+
+def test_the_original_is_logged_once_with_its_traceback(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    """And Django adds nothing of its own."""
+    client.get("/view/cut")
+    errors = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert [record.name for record in errors] == ["dbresilience.requests"]
+    assert errors[0].exc_info is not None
+    assert isinstance(errors[0].exc_info[1], OperationalError)
+    assert "GET /view/cut answered 503: connection_lost" in errors[0].getMessage()
+
+
+def test_the_signal_tells_why(client: Client) -> None:
+    """For counters and error trackers."""
+    seen: list[dict[str, Any]] = []
+
+    def receiver(sender: str, **details: Any) -> None:
+        seen.append(details)
+
+    signals.request_refused.connect(receiver)
+    try:
+        client.get("/view/deadlock")
+    finally:
+        signals.request_refused.disconnect(receiver)
+    assert [(each["status"], each["classification"].name) for each in seen] == [(503, "serialization")]
+
+
+def test_installing_twice_changes_nothing(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    """Both ENGINE and INSTALLED_APPS bring it; reload re-runs it."""
+    unavailable.install()
+    unavailable.install()
+    assert client.get("/view/cut").status_code == 503
+    assert client.get("/view/key").status_code == 500
+    assert len([record for record in caplog.records if record.name == "dbresilience.requests"]) == 1
