@@ -14,11 +14,14 @@ from chat.models import Message, Thread, ToolCall
 class Text(serializers.CharField):
     """Text as it was typed: numbers are not taken for text, and only blanks are nothing."""
 
+    default_error_messages = {
+        "max_length": "Use at most {max_length:,} characters.",
+        "blank": "Write something.",
+        "required": "This field is missing; send it.",
+    }
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(trim_whitespace=False, **kwargs)
-        self.error_messages["max_length"] = "Use at most {max_length:,} characters."
-        self.error_messages["blank"] = "Write something."
-        self.error_messages["required"] = "This field is missing; send it."
 
     def to_internal_value(self, data: Any) -> str:
         if not isinstance(data, str):
