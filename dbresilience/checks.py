@@ -25,6 +25,10 @@ def check_connection_age(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     ]
 
 
+CHECKS = (check_connection_age,)
+
+
 def register_all() -> None:
     """Register the checks of this module."""
-    register(check_connection_age)
+    for check in CHECKS:
+        register(check)

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 from psycopg_pool import ConnectionPool
 
+from . import signals
 from .conf import Configuration
 from .connection import ResilientConnection
+from .signals import emit
+
+
+class Owner(Protocol):
+    """The pool, which decides what a generation's news mean."""
+
+    alias: str
+    configuration: Configuration
+
+    def connection_opened(self, connection: ResilientConnection) -> None: ...
+
+    def connection_failed(self, generation: Generation, exception: Exception) -> None: ...
 
 
 class Generation:
@@ -19,28 +32,43 @@ class Generation:
     def __init__(
         self,
         number: int,
-        alias: str,
-        configuration: Configuration,
+        owner: Owner,
         survivors: int,
-        connect_arguments: Callable[[], dict[str, Any]],
+        connect_arguments: Callable[[], Mapping[str, Any]],
         configure: Callable[[ResilientConnection], None],
     ) -> None:
         self.number = number
-        self.alias = alias
+        self.alias = owner.alias
         self.condemned = False
         self.failure: Exception | None = None
         """Why nobody could connect, when that is what ended this generation."""
-        self._configuration = configuration
-        arguments = configuration.pool_arguments() | self._sizes(survivors)
+        self._owner = owner
+        self._configuration = owner.configuration
+        arguments = self._configuration.pool_arguments() | self._sizes(survivors)
         self.connections: ConnectionPool[ResilientConnection] = ConnectionPool(
             connection_class=ResilientConnection,
-            kwargs=connect_arguments,
+            kwargs=lambda: {**connect_arguments(), "observer": self},
             configure=configure,
-            name=configuration.name or f"dbresilience-{alias}",
+            name=self._configuration.name or f"dbresilience-{self.alias}",
             open=False,
             **arguments,
         )
         self.connections.open()
+
+    def connection_opened(self, connection: ResilientConnection, seconds: float) -> None:
+        """Announce a physical connection (see `ConnectionObserver`)."""
+        self._owner.connection_opened(connection)
+        emit(
+            signals.connection_opened,
+            self.alias,
+            connect_seconds=seconds,
+            backend_pid=connection.pgconn.backend_pid,
+        )
+
+    def connection_failed(self, exception: Exception, seconds: float) -> None:
+        """Announce a failed attempt (see `ConnectionObserver`)."""
+        emit(signals.connection_failed, self.alias, exception=exception, connect_seconds=seconds)
+        self._owner.connection_failed(self, exception)
 
     @property
     def idle(self) -> int:

@@ -175,14 +175,7 @@ class Pool:
             if self._generation is not None:
                 return self._generation
             self._generations += 1
-            generation = Generation(
-                self._generations,
-                self.alias,
-                self.configuration,
-                survivors=len(self.leases),
-                connect_arguments=lambda: {**self._connect_arguments(), "observer": self},
-                configure=self._configure,
-            )
+            generation = Generation(self._generations, self, len(self.leases), self._connect_arguments, self._configure)
             self._generation = generation
         emit(
             signals.pool_opened,
@@ -241,30 +234,17 @@ class Pool:
         if generation is not None:
             generation.abandon()
 
-    # What connections report (see `ConnectionObserver`)
+    # News of a generation (see `generation.Owner`)
 
-    def connection_opened(self, connection: ResilientConnection, seconds: float) -> None:
-        """Count and announce a physical connection."""
+    def connection_opened(self, connection: ResilientConnection) -> None:
+        """Count a physical connection."""
         self.opened_total += 1
         self.physical.add(connection)
-        emit(
-            signals.connection_opened,
-            self.alias,
-            connect_seconds=seconds,
-            backend_pid=connection.pgconn.backend_pid,
-        )
 
-    def connection_failed(self, exception: Exception, seconds: float) -> None:
-        """Count and announce a failed attempt; with no connection left, refuse those who wait."""
+    def connection_failed(self, generation: Generation, exception: Exception) -> None:
+        """Count a failed attempt; with no connection left, refuse those who wait."""
         self.connect_failures_total += 1
-        emit(
-            signals.connection_failed,
-            self.alias,
-            exception=exception,
-            connect_seconds=seconds,
-        )
-        generation = self._generation
-        if generation is not None and not self._has_connections(generation):
+        if not self._has_connections(generation):
             generation.failure = exception
             self.condemn(generation, "the server cannot be reached")
 
@@ -298,12 +278,7 @@ class Pool:
 
     def _timed_out(self, waited_seconds: float) -> AcquireTimeout:
         snapshot = self.snapshot()
-        emit(
-            signals.acquire_timed_out,
-            self.alias,
-            waited_seconds=waited_seconds,
-            snapshot=snapshot,
-        )
+        emit(signals.acquire_timed_out, self.alias, waited_seconds=waited_seconds, snapshot=snapshot)
         return timed_out(snapshot, waited_seconds)
 
 

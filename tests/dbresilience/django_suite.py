@@ -12,8 +12,8 @@ from django.test import LiveServerTestCase, TestCase, TransactionTestCase
 class InOneTransaction(TestCase):
     def test_it(self) -> None:
         Group.objects.create(name="a")
-        self.assertEqual(Group.objects.count(), 1)
-        self.assertIsNotNone(connections["default"].connection)
+        assert Group.objects.count() == 1
+        assert connections["default"].connection is not None
 
 
 class WithoutTransaction(TransactionTestCase):
@@ -25,12 +25,12 @@ class WithoutTransaction(TransactionTestCase):
             thread.start()
         for thread in threads:
             thread.join()
-        self.assertEqual(counts, [1] * 4)
+        assert counts == [1] * 4
 
 
 class WithALiveServer(LiveServerTestCase):
     def test_it(self) -> None:
-        self.assertTrue(self.live_server_url)
+        assert self.live_server_url
 
 
 def tearDownModule() -> None:

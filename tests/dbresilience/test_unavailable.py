@@ -202,8 +202,9 @@ def test_every_place_answers_503(client: Client, place: str, kind: str) -> None:
     assert "10.1.2.3" not in response.content.decode()
 
 
+@pytest.mark.usefixtures("_site")
 @pytest.mark.parametrize("place", ["/view/{}", "/async/{}", "/rest/{}", "/fine?in={}"])
-def test_under_asgi_too(_site: None, place: str) -> None:
+def test_under_asgi_too(place: str) -> None:
     """The async handler converts in the same place."""
     response = async_to_sync(AsyncClient(raise_request_exception=False).get)(place.format("cut"))
     assert response.status_code == 503

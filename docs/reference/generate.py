@@ -1,0 +1,124 @@
+"""Writes the tables of this folder from the code: `python docs/reference/generate.py`.
+
+A test compares the files with what this would write, so they cannot fall behind.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent.parent))
+
+from dbresilience import errors, signals  # noqa: E402
+from dbresilience.checks import CHECKS  # noqa: E402
+from dbresilience.conf import OPTIONS, Option  # noqa: E402
+
+MADE_BY = "<!-- Written by docs/reference/generate.py; edit the code, then run it. -->\n"
+
+
+def settings_page() -> str:
+    """Every option, by group."""
+    lines = [
+        "# Settings",
+        MADE_BY,
+        'Set in `DATABASES[alias]["OPTIONS"]`. An unknown or impossible value stops the start and names the option.',
+        "",
+        '`OPTIONS["pool"]` is `True` (the default), `False` for no pool, or a dict of these:',
+        "",
+        *_table([option for option in OPTIONS if option.group == "pool"]),
+        "",
+        '`OPTIONS["resilience"]` is a dict of these:',
+        "",
+        *_table([option for option in OPTIONS if option.group == "resilience"]),
+        "",
+        "A name in the column *in a URL* may stand in `DATABASE_URL` as read by django-environ, e.g. "
+        "`postgresql://user:password@host/name?pool_max_size=20&pool_timeout=5`, or flat in `OPTIONS`.",
+        "",
+        "Without a lease to give back, `CONN_MAX_AGE` has no meaning: a value other than 0 is system check "
+        "`dbresilience.E001`.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _table(options: list[Option]) -> list[str]:
+    rows = ["| option | default | unit | meaning | in a URL |", "|---|---|---|---|---|"]
+    for option in options:
+        default = "by DEBUG" if option.default == "auto" else f"`{option.default!r}`"
+        urls = ", ".join(f"`{name}`" for name in option.in_url)
+        rows.append(f"| `{option.name}` | {default} | {option.unit} | {option.meaning} | {urls} |")
+    return rows
+
+
+def signals_page() -> str:
+    """Every signal with what it carries."""
+    source = inspect.getsource(signals)
+    lines = [
+        "# Signals",
+        MADE_BY,
+        "In `dbresilience.signals`. Sent with `send_robust`, so a receiver that raises costs no query; the sender "
+        "is the alias. Logging is their first receiver.",
+        "",
+        "| signal | when, and what it carries |",
+        "|---|---|",
+    ]
+    for name, text in re.findall(r'^(\w+) = Signal\(\)\n"""(.*?)"""', source, re.S | re.M):
+        lines.append(f"| `{name}` | {' '.join(text.split())} |")
+    return "\n".join(lines) + "\n"
+
+
+def errors_page() -> str:
+    """Exceptions, and what each SQLSTATE is taken to mean."""
+    lines = [
+        "# Errors",
+        MADE_BY,
+        "`classify(exc)` says what a database error means. A class with a status is answered with it, by pages for "
+        "people and problem JSON for programs; all others are left alone.",
+        "",
+        "| exception | when |",
+        "|---|---|",
+    ]
+    lines += [
+        f"| `{kind.__name__}` | {' '.join((kind.__doc__ or '').split())} |"
+        for kind in (errors.DatabaseUnavailable, errors.AcquireTimeout, errors.TooManyWaiting)
+    ]
+    lines += [
+        "",
+        "All are subclasses of `django.db.OperationalError`.",
+        "",
+        "| SQLSTATE | name | class | HTTP status | connection | may run again |",
+        "|---|---|---|---|---|---|",
+    ]
+    source = inspect.getsource(errors)
+    names = dict(re.findall(r'^    "(\w{5})": \w+,  # (\w+)', source, re.M))
+    for sqlstate, meaning in errors.BY_SQLSTATE.items():
+        fate = "condemned with its siblings" if meaning.condemn else "closed" if meaning.evict else "kept"
+        lines.append(
+            f"| `{sqlstate}` | {names[sqlstate]} | {meaning.name} | {meaning.status or 'unchanged'} | {fate} "
+            f"| {meaning.retry.replace('_', ' ')} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def checks_page() -> str:
+    """System checks with their fix."""
+    lines = ["# System checks", MADE_BY, "| id | what it finds |", "|---|---|"]
+    for check in CHECKS:
+        identity, _, text = " ".join((check.__doc__ or "").split()).partition(": ")
+        lines.append(f"| `{identity}` | {text} |")
+    return "\n".join(lines) + "\n"
+
+
+PAGES = {
+    "settings.md": settings_page,
+    "signals.md": signals_page,
+    "errors.md": errors_page,
+    "checks.md": checks_page,
+}
+
+if __name__ == "__main__":
+    for name, page in PAGES.items():
+        (HERE / name).write_text(page())
