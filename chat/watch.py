@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _lock = threading.Lock()
+_nobody_left = threading.Event()
 _living: set[Turn] = set()
 _watchman: threading.Thread | None = None
 
@@ -32,6 +33,7 @@ def enter(turn: Turn) -> None:
     global _watchman
     with _lock:
         _living.add(turn)
+        _nobody_left.clear()
         if _watchman is None:
             _watchman = threading.Thread(target=_keep_watch, name="chat-watch", daemon=True)
             _watchman.start()
@@ -40,6 +42,8 @@ def enter(turn: Turn) -> None:
 def leave(turn: Turn) -> None:
     with _lock:
         _living.discard(turn)
+        if not _living:
+            _nobody_left.set()
 
 
 def living() -> list[Turn]:
@@ -69,7 +73,7 @@ def interrupt_thread(thread_id: UUID) -> None:
 def _keep_watch() -> None:
     global _watchman
     while True:
-        time.sleep(limits.CHECKPOINT_SECONDS)
+        _nobody_left.wait(limits.CHECKPOINT_SECONDS)
         with _lock:
             if not _living:
                 _watchman = None
@@ -99,8 +103,8 @@ def _look_after(turn: Turn) -> None:
 
 def _forget() -> None:
     """In a forked child: the parent's turns go on in the parent."""
-    global _lock, _watchman
-    _lock = threading.Lock()
+    global _lock, _nobody_left, _watchman
+    _lock, _nobody_left = threading.Lock(), threading.Event()
     _living.clear()
     _watchman = None
 
