@@ -13,7 +13,8 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.http import require_safe
 
-MESSAGE_LENGTH = 8000
+from chat.limits import MESSAGE_CHARACTERS
+
 CONTENT_SECURITY_POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -58,7 +59,7 @@ def index(request: HttpRequest) -> HttpResponse:
         "chat/index.html",
         {
             "thread": thread_in_address(request.GET.get("thread", "")),
-            "message_length": MESSAGE_LENGTH,
+            "message_length": MESSAGE_CHARACTERS,
         },
     )
 

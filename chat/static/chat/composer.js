@@ -41,11 +41,12 @@ export class Composer {
     return !this.#busy && length > 0 && length <= this.#limit;
   }
 
-  /** Goes to the draft of another thread. */
+  /** Goes to the draft of another thread; what was typed before the page was ready stays. */
   move(thread) {
+    const early = this.#place ? "" : this.#field.value;
     this.#place = `chat.draft.${thread ?? "new"}`;
     this.#kept = null;
-    this.fill(sessionStorage.getItem(this.#place) ?? "");
+    this.fill(early || (sessionStorage.getItem(this.#place) ?? ""));
   }
 
   fill(text) {

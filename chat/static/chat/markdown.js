@@ -4,7 +4,9 @@ import { Marked } from "./vendor/marked.js";
 import "./vendor/purify.js";
 
 const { DOMPurify } = globalThis;
-// Pictures would be fetched from other hosts; a link leaves that to the reader.
+const HARMLESS_HTML = /^<\/?(?:b|br|del|em|i|kbd|p|s|strong|sub|sup|u)\s*\/?>$/i;
+// Pictures would be fetched from other hosts; a link leaves that to the reader. HTML beyond the harmless is shown as
+// the text it is, so that the browser is not even asked to look at its handlers.
 const marked = new Marked({
   gfm: true,
   breaks: true,
@@ -15,12 +17,19 @@ const marked = new Marked({
       link.textContent = text || href;
       return link.outerHTML;
     },
+    html({ text }) {
+      if (HARMLESS_HTML.test(text.trim())) return text;
+      const shown = document.createElement("span");
+      shown.textContent = text;
+      return shown.innerHTML;
+    },
   },
 });
 const ALLOWED = {
   ALLOWED_TAGS: [
     "p", "br", "strong", "em", "del", "code", "pre", "blockquote", "hr", "ul", "ol", "li", "a",
-    "h1", "h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td", "input", "sub", "sup",
+    "h1", "h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td", "input",
+    "b", "i", "kbd", "s", "sub", "sup", "u",
   ],
   ALLOWED_ATTR: ["href", "title", "start", "align", "class", "type", "checked", "disabled"],
   ALLOWED_URI_REGEXP: /^(?:https?:|mailto:|#|\/(?!\/))/i,

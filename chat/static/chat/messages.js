@@ -131,7 +131,8 @@ function replyView() {
   let drawnEnd = null;
   return {
     root,
-    render({ content, status, error, tool_calls: calls = [], quiet = false }) {
+    render({ content, status, error, tool_calls: calls = [], quiet = false, hidden = false }) {
+      root.hidden = hidden;
       const finished = status !== "streaming";
       const changed = root.dataset.status !== status;
       root.dataset.status = status;

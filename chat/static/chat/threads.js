@@ -57,8 +57,11 @@ export class ThreadList {
   }
 
   #draw() {
-    const focus = document.activeElement?.closest("[data-thread]");
-    const focused = focus && { id: focus.dataset.thread, action: document.activeElement.dataset.action };
+    const focus = document.activeElement;
+    const focused = this.#root.contains(focus) && {
+      id: focus.closest("[data-thread]")?.dataset.thread,
+      action: focus.dataset.action,
+    };
     const threads = [...this.#threads.values()].sort((one, other) => (one.updated_at < other.updated_at ? 1 : -1));
     const children = [];
     let heading = null;
