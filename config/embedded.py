@@ -10,7 +10,9 @@ from __future__ import annotations
 import atexit
 import fcntl
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -33,6 +35,9 @@ def join(data: Path, *, database: str, options: Mapping[str, str] | None = None)
         users = os.open(_beside(server, "users"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         alone = _try_lock(users, fcntl.LOCK_EX)
         fcntl.flock(users, fcntl.LOCK_SH)
+        _held[server.data] = users
+        atexit.register(_leave, server, os.getpid())
+        _exit_on_sigterm()
         if not server.exists():
             _say("Creating a PostgreSQL server in", server.data)
             server.create()
@@ -41,8 +46,6 @@ def join(data: Path, *, database: str, options: Mapping[str, str] | None = None)
             server.start()
         if alone:
             _ensure_database(server, database)
-        _held[server.data] = users
-    atexit.register(_leave, server, os.getpid())
     return server
 
 
@@ -98,6 +101,13 @@ def _leave(server: PostgresServer, pid: int) -> None:
             except PostgresError as exc:
                 print(exc, file=sys.stderr)
         os.close(users)
+
+
+def _exit_on_sigterm() -> None:
+    """The default action of SIGTERM skips exit handlers; whoever installed another one is left alone."""
+    main_thread = threading.current_thread() is threading.main_thread()
+    if main_thread and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def _in_use(server: PostgresServer) -> bool:

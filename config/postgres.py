@@ -84,8 +84,6 @@ class PostgresServer:
         """Make the data folder; it gets its name when it is complete, so a killed attempt harms nothing."""
         parent = self.data.parent
         parent.mkdir(parents=True, exist_ok=True)
-        for leftover in parent.glob(f"{self.data.name}.new-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
         unfinished = Path(tempfile.mkdtemp(prefix=f"{self.data.name}.new-", dir=parent))
         if os.geteuid() == 0:
             self._let_system_user_reach(unfinished)
@@ -94,6 +92,9 @@ class PostgresServer:
                   "--locale=C", "--no-sync", "--no-instructions", timeout_seconds=120)  # fmt: skip
         os.sync()
         unfinished.rename(self.data)
+        # What killed attempts left. Not before: an initdb whose caller was killed may have been writing still.
+        for leftover in parent.glob(f"{self.data.name}.new-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
 
     def start(self) -> None:
         """Start the server and wait until it accepts connections."""

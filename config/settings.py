@@ -9,12 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import django
-import environ
 
-from config.startup import development_secret_key, embedded_database, embedded_folder, refuse, var_folder
+from config.startup import (
+    Env,
+    development_secret_key,
+    embedded_database,
+    embedded_folder,
+    refuse,
+    url_database,
+    var_folder,
+)
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-env = environ.Env()
+env = Env()
 
 VAR_DIR = var_folder()
 
@@ -26,7 +33,7 @@ DEBUG = env.bool("DEBUG", default=False)
 DATABASE_ENGINE = env.str("DATABASE_ENGINE", default="dbresilience")
 
 if env.str("DATABASE_URL", default=""):
-    DATABASES = {"default": env.db("DATABASE_URL", engine=DATABASE_ENGINE)}
+    DATABASES = {"default": url_database(env.str("DATABASE_URL"), engine=DATABASE_ENGINE)}
 elif DEBUG:
     DATABASES = {"default": {"ENGINE": DATABASE_ENGINE, **embedded_database(embedded_folder())}}
 else:
@@ -71,18 +78,14 @@ INSTALLED_APPS = [
     "drf_spectacular_sidecar",
     *(["django_tasks"] if TASKS_FROM_PACKAGE else []),
     "django_tasks_db",
-    *[app for app in ("dbresilience", "chat") if find_spec(app)],
+    "dbresilience",
+    "chat",
 ]
 
 MIDDLEWARE = [
-    *(
-        [
-            "dbresilience.middleware.ProbeMiddleware",
-            "dbresilience.middleware.RequestContextMiddleware",
-        ]
-        if find_spec("dbresilience") and find_spec("dbresilience.middleware")
-        else []
-    ),
+    # The probes answer before anything that could fail, whatever Host header they come with.
+    "dbresilience.middleware.ProbeMiddleware",
+    "dbresilience.middleware.RequestContextMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -180,6 +183,10 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
+    "ENUM_NAME_OVERRIDES": {
+        "MessageStatus": "chat.models.Message.Status",
+        "ToolCallStatus": "chat.models.ToolCall.Status",
+    },
 }
 
 # --- Chat -------------------------------------------------------------------------------------------------------------

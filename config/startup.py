@@ -9,6 +9,9 @@ import tempfile
 from pathlib import Path
 from typing import Any, NoReturn
 
+import environ
+from django.core.exceptions import ImproperlyConfigured
+
 # These say what they have to say without a database; the rest should find one running.
 NEEDS_NO_DATABASE = {
     "check",
@@ -34,6 +37,30 @@ def refuse(reason: str) -> NoReturn:
 
 
 EMBEDDED_NAME = "chat"
+
+
+class Env(environ.Env):  # type: ignore[misc]
+    """django-environ, whose errors name the variable in one line."""
+
+    def get_value(self, var: str, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().get_value(var, *args, **kwargs)
+        except (ValueError, ImproperlyConfigured) as exc:
+            refuse(f"{var} is {os.environ.get(var)!r}: {exc}.")
+
+
+def url_database(url: str, *, engine: str) -> dict[str, Any]:
+    """DATABASES entry of a DATABASE_URL. The URL itself is never printed: it holds a password."""
+    example = "postgresql://user:password@host/name"
+    if url.split(":", 1)[0] not in {"postgres", "postgresql"}:
+        refuse(f"DATABASE_URL does not name a PostgreSQL server: it must look like {example}.")
+    try:
+        database: dict[str, Any] = environ.Env.db_url_config(url, engine=engine)
+    except (ValueError, ImproperlyConfigured):
+        refuse(f"DATABASE_URL cannot be understood: it must look like {example}, special characters percent-encoded.")
+    if not database.get("NAME"):
+        refuse(f"DATABASE_URL names no database: it must look like {example}.")
+    return database
 
 
 def var_folder() -> Path:

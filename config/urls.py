@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 from django.conf import settings
 from django.contrib import admin
 from django.contrib.auth.views import LoginView, LogoutView
@@ -13,7 +11,7 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 from chat.api.base import NothingHere
 
 urlpatterns: list[URLPattern | URLResolver] = [
-    *([path("", include("chat.urls"))] if find_spec("chat") and find_spec("chat.urls") else []),
+    path("", include("chat.urls")),
     path("api/schema", SpectacularAPIView.as_view(), name="schema"),
     path("api/docs", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
     path("accounts/login/", LoginView.as_view(redirect_authenticated_user=True), name="login"),

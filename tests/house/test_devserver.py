@@ -1,0 +1,151 @@
+"""`make run`: it serves, survives PostgreSQL going away, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from config.postgres import PostgresServer
+from tests.settings import BASE_DIR
+from tests.support.ports import free_port
+from tests.support.postgres import wait_until
+from tests.support.site import site_environment
+
+pytestmark = pytest.mark.slow
+
+
+class Devserver:
+    def __init__(self, var: Path, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self.output = var / f"output-{port}"
+        self._environment = site_environment(VAR_DIR=str(var), PORT=str(port))
+        # What `make run` decides is under test, not what other tests prefer.
+        for name in ("HOST", "SECRET_KEY", "ALLOWED_HOSTS", "WEB_CONCURRENCY", "WEB_GRACE_SECONDS"):
+            del self._environment[name]
+        with open(self.output, "w") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "config.devserver"],
+                cwd=BASE_DIR,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    def wait_until_ready(self) -> None:
+        wait_until(lambda: "Ready after" in self.said or self.process.poll() is not None, timeout_seconds=40)
+        assert self.process.poll() is None, self.said
+
+    @property
+    def said(self) -> str:
+        return self.output.read_text()
+
+    def database(self, action: str) -> str:
+        command = [sys.executable, "-m", "config.database", action]
+        return subprocess.run(command, cwd=BASE_DIR, env=self._environment, capture_output=True, text=True).stdout
+
+    def status(self, path: str) -> int:
+        try:
+            with urllib.request.urlopen(self.url + path, timeout=20) as response:
+                return int(response.status)
+        except urllib.error.HTTPError as exc:
+            exc.close()
+            return exc.code
+
+
+@pytest.fixture
+def devserver(var: Path) -> Iterator[Devserver]:
+    server = Devserver(var, free_port())
+    server.wait_until_ready()
+    yield server
+    if server.process.poll() is None:
+        server.process.terminate()
+    server.process.wait(30)
+
+
+def post(url: str, body: dict[str, str]) -> dict[str, str]:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=20) as response:
+        answer: dict[str, str] = json.load(response)
+        return answer
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_serves_and_leaves_nothing_behind(devserver: Devserver, var: Path, number: signal.Signals) -> None:
+    """The demo user can log in; after Ctrl-C no process and no server is left."""
+    assert post(f"{devserver.url}/api/auth/token", {"username": "demo", "password": "demo"})["token"]
+    assert devserver.status("/") == 200
+    started = psutil.Process(devserver.process.pid).children(recursive=True)
+    assert len(started) >= 3
+    devserver.process.send_signal(number)
+    assert devserver.process.wait(30) == 0
+    _, alive = psutil.wait_procs(started, timeout=5)
+    assert not alive
+    assert not PostgresServer(var / "postgres").is_running()
+    assert "Traceback" not in devserver.said
+
+
+def test_the_site_survives_a_stop_and_a_crash(devserver: Devserver, var: Path) -> None:
+    """Stopped on purpose: 503 until `make db-start`. Crashed: PostgreSQL is started again after five seconds."""
+    assert devserver.status("/readyz") == 200
+    assert "stopped" in devserver.database("stop")
+    # The probe may repeat an answer for a second.
+    wait_until(lambda: devserver.status("/readyz") == 503, what="the outage")
+    assert devserver.status("/livez") == 200
+    assert "again" in devserver.database("start")
+    wait_until(lambda: devserver.status("/readyz") == 200, what="the recovery")
+    PostgresServer(var / "postgres").kill()
+    wait_until(lambda: devserver.status("/readyz") == 503, what="the crash")
+    wait_until(lambda: devserver.status("/readyz") == 200, timeout_seconds=20, what="the restart")
+    assert "PostgreSQL crashed" in devserver.said
+
+
+def test_a_second_one_shares_the_server(devserver: Devserver, var: Path) -> None:
+    """Another port, the same data: the first one to end leaves the server to the other."""
+    second = Devserver(var, free_port())
+    second.wait_until_ready()
+    devserver.process.terminate()
+    assert devserver.process.wait(30) == 0
+    assert second.status("/readyz") == 200
+    assert (seconds := re.search(r"Ready after ([\d.]+) s", second.said))
+    assert float(seconds[1]) < 15
+    second.process.terminate()
+    assert second.process.wait(30) == 0
+    assert not PostgresServer(var / "postgres").is_running()
+
+
+def test_killed_outright_it_still_takes_its_children_along(devserver: Devserver, var: Path) -> None:
+    """SIGKILL cannot be handled; the kernel tells the children, and the last of them stops PostgreSQL."""
+    started = psutil.Process(devserver.process.pid).children(recursive=True)
+    devserver.process.kill()
+    devserver.process.wait()
+    _, alive = psutil.wait_procs(started, timeout=15)
+    assert not alive
+    wait_until(lambda: not PostgresServer(var / "postgres").is_running(), what="the end of PostgreSQL")
+
+
+@pytest.mark.parametrize(("port", "says"), [("taken", "is taken"), ("many", "PORT is 'many'")])
+def test_an_impossible_port_is_refused(var: Path, port: str, says: str) -> None:
+    """Refused before anything is started."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        env = os.environ | {"VAR_DIR": str(var), "PORT": str(holder.getsockname()[1]) if port == "taken" else port}
+        done = subprocess.run(
+            [sys.executable, "-m", "config.devserver"], cwd=BASE_DIR, env=env, capture_output=True, text=True
+        )
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert not (var / "postgres").exists()
