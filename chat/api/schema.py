@@ -34,6 +34,15 @@ EVENTS = (
     "The same as server-sent events: `turn`, then `delta`, `tool_call` and `tool_result` as they happen, "
     "and at the end `done` with the JSON answer, or `error` with `status` and `retry_after`."
 )
+# What of a stream can be described: each event on its own.
+ONE_EVENT = {
+    "type": "object",
+    "properties": {
+        "event": {"type": "string", "enum": ["turn", "delta", "tool_call", "tool_result", "done", "error"]},
+        "data": {"type": "string", "description": "A JSON object."},
+    },
+    "required": ["event", "data"],
+}
 
 
 def problems(*statuses: int) -> dict[Any, OpenApiResponse]:
@@ -46,6 +55,6 @@ def problems(*statuses: int) -> dict[Any, OpenApiResponse]:
 def turn_responses(answer: Any, *statuses: int) -> dict[Any, Any]:
     return {
         (200, "application/json"): answer,
-        (200, "text/event-stream"): OpenApiResponse(OpenApiTypes.STR, description=EVENTS),
+        (200, "text/event-stream"): OpenApiResponse(ONE_EVENT, description=EVENTS),
         **problems(*statuses),
     }

@@ -163,7 +163,7 @@ def test_a_token_of_nobody_is_a_401(db: None) -> None:
 
 
 def test_too_many_questions_are_a_429_with_retry_after(api: APIClient, settings: Any, agent: Any) -> None:
-    """The limit is per user, and is not used up by requests that come in wrong... they count, too."""
+    """Per user; requests that come in wrong count, too."""
     settings.REST_FRAMEWORK = {**settings.REST_FRAMEWORK, "DEFAULT_THROTTLE_RATES": {"chat": "2/min"}}
     assert [api.post("/api/chat", {}).status_code for _ in range(2)] == [400, 400]
     answer = api.post("/api/chat", {"message": "hello"})
