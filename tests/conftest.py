@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from config.postgres import PostgresServer
 from tests.support.chromium import chromium
 from tests.support.postgres import ThrowawayPostgres
 from tests.support.site import Site, manage
@@ -35,6 +39,16 @@ def bob(db: None) -> User:
     from django.contrib.auth.models import User
 
     return User.objects.create_user("bob", password="bob")
+
+
+@pytest.fixture
+def var() -> Iterator[Path]:
+    """A VAR_DIR; not pytest's own folder, which closes itself to the user that PostgreSQL runs as."""
+    folder = Path(tempfile.mkdtemp(prefix="var-"))
+    yield folder
+    for data in folder.glob("**/postgres"):
+        PostgresServer(data).kill()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

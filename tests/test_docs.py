@@ -1,0 +1,127 @@
+"""The documentation says what is so: its commands run, its settings load, its links lead somewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.settings import BASE_DIR
+from tests.support.chromium import missing_tool
+from tests.support.devserver import Devserver
+from tests.support.ports import free_port
+
+PAGES = sorted([*BASE_DIR.glob("*.md"), *(BASE_DIR / "docs").rglob("*.md"), *(BASE_DIR / "benchmarks").glob("*.md")])
+TESTED = re.compile(r"<!-- tested(?:: (?P<says>.+?))? -->\n```bash\n(?P<command>.+?)```", re.DOTALL)
+CODE = re.compile(r"^( *)```python\n(.+?)^ *```", re.DOTALL | re.MULTILINE)
+# Read by others than us, or only by the tests.
+NOT_SETTINGS = {"DJANGO_SETTINGS_MODULE", "PYTHONUNBUFFERED"}
+
+
+def commands_of(page: str) -> list[tuple[str, str | None]]:
+    found = TESTED.finditer((BASE_DIR / page).read_text())
+    return [(match["command"], match["says"]) for match in found]
+
+
+def python_blocks() -> list[tuple[str, str]]:
+    blocks = []
+    for page in PAGES:
+        for indent, code in CODE.findall(page.read_text()):
+            blocks.append((page.name, re.sub(rf"^{indent}", "", code, flags=re.MULTILINE)))
+    return blocks
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every relative link and picture is a file of this repository; a fragment is a heading of it."""
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        if target.startswith("http"):
+            continue
+        name, _, heading = target.partition("#")
+        file = (page.parent / name).resolve() if name else page
+        assert file.exists(), target
+        if heading:
+            headings = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
+            assert heading in {re.sub(r"[^\w-]", "", each.lower().replace(" ", "-")) for each in headings}, target
+
+
+def test_every_variable_is_in_the_readme_and_in_the_code() -> None:
+    """The table of the README and what the site reads are the same."""
+    table = (BASE_DIR / "README.md").read_text().split("## Configuration")[1].split("## Production")[0]
+    first_column = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    documented = {name for cell in first_column for name in re.findall(r"`([A-Z_]+)`", cell)}
+    sources = "\n".join(path.read_text() for path in (BASE_DIR / "config").glob("*.py"))
+    read = set(re.findall(r"""env\.\w+\(\s*["']([A-Z_]+)["']""", sources))
+    read |= set(re.findall(r"""os\.environ(?:\.get|\.setdefault)?[(\[]["']([A-Z_]+)["']""", sources))
+    assert documented == read - NOT_SETTINGS
+
+
+def test_every_make_target_named_exists() -> None:
+    """`make …` in the pages is something that make knows."""
+    targets = set(re.findall(r"^([a-z-]+):.*## ", (BASE_DIR / "Makefile").read_text(), re.MULTILINE))
+    for page in PAGES:
+        named = set(re.findall(r"(?:^|`)make ([a-z-]+)", page.read_text(), re.MULTILINE))
+        assert named <= targets, page
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("page", "code"), python_blocks(), ids=lambda text: text.strip().split("\n")[0][:40])
+def test_python_in_the_pages_is_right(page: str, code: str) -> None:
+    """Settings are accepted by the backend; middleware and imports exist."""
+    from django.utils.module_loading import import_string
+
+    from dbresilience.conf import Configuration
+
+    names: dict[str, object] = {}
+    exec(compile(code, page, "exec"), names)
+    if isinstance(databases := names.get("DATABASES"), dict):
+        for alias, database in databases.items():
+            assert database["ENGINE"] == "dbresilience"
+            Configuration.from_settings(alias, database, debug=False)
+    middleware = names.get("MIDDLEWARE", [])
+    assert isinstance(middleware, list)
+    for path in middleware:
+        assert path is ... or import_string(path)
+
+
+@pytest.mark.slow
+def test_the_tutorial_runs(var: Path) -> None:
+    """Every command of the tutorial, in order, against `make run` on another port."""
+    for tool in ("curl", "make"):
+        if shutil.which(tool) is None:
+            missing_tool(f"{tool} is not installed")
+    port = free_port()
+    server = Devserver(var, port)
+    try:
+        server.wait_until_ready()
+        env = os.environ | {"VAR_DIR": str(var), "TOKEN": "none yet"}
+        env.pop("DATABASE_URL", None)
+        for command, says in commands_of("docs/tutorial.md"):
+            command = command.replace(":8000", f":{port}")
+            done = subprocess.run(["bash", "-c", command], cwd=BASE_DIR, env=env, capture_output=True, text=True)
+            assert done.returncode == 0, f"{command}{done.stdout}{done.stderr}"
+            if says:
+                assert says in done.stdout
+            if "auth/token" in command:
+                env["TOKEN"] = json.loads(done.stdout)["token"]
+            if "event-stream" in command:
+                events = re.findall(r"^event: (\w+)", done.stdout, re.MULTILINE)
+                assert {"turn", "tool_call", "tool_result", "delta", "done"} == set(events)
+                assert events[-1] == "done"
+                assert events.count("delta") > 1
+    finally:
+        server.process.terminate()
+        server.process.wait(30)
+
+
+@pytest.mark.slow
+def test_the_way_back_runs() -> None:
+    """The command of the page about going back."""
+    for command, _ in commands_of("docs/howto/go-back.md"):
+        done = subprocess.run(["bash", "-c", command], cwd=BASE_DIR, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
