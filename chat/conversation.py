@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from chat import limits, tools
 from chat.agents import Agent, AgentError, Said, TextDelta, ToolCallRequested
+from chat.agents.base import ToolDescription
 from chat.models import Message, ToolCall
 from chat.storable import storable_json, storable_text
 
@@ -35,7 +36,7 @@ class Cancellation(threading.Event):
 class Conversation:
     """One attempt at a reply: `content` and `tool_calls` grow while `run` runs."""
 
-    agent: Agent
+    choose_agent: Callable[[], Agent]
     said: list[Said]
     context: tools.ToolContext
     reply: Message
@@ -71,10 +72,11 @@ class Conversation:
         return Message.Status.COMPLETE, None
 
     def _take_steps(self) -> None:
+        agent = self.choose_agent()
         for step in range(limits.TOOL_ROUNDS + 1):
             # The last step is offered no tools, so that it has to say something.
-            offered: Sequence = tools.DESCRIPTIONS if step < limits.TOOL_ROUNDS else ()
-            stream = self.agent.stream(messages=self.said, tools=offered, cancelled=self.cancellation)
+            offered: Sequence[ToolDescription] = tools.DESCRIPTIONS if step < limits.TOOL_ROUNDS else ()
+            stream = agent.stream(messages=self.said, tools=offered, cancelled=self.cancellation)
             text, requests = self._listen(stream)
             if not requests or self.cancellation.is_set():
                 return

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -132,31 +133,28 @@ def restart_reply(*, reply: Message, only_abandoned: bool = False) -> Message:
     return reply
 
 
-@transaction.atomic
 def save_reply(
-    *, reply: Message, content: str, status: str, error: str | None = None, tool_calls: Iterable[ToolCall] = ()
+    *, reply: Message, content: str, status: str, error: str | None = None, tool_calls: Sequence[ToolCall] = ()
 ) -> bool:
     """Store how far a reply has come; false if it is gone or a newer attempt has taken it over.
 
     Repeating it does no harm, so it may be tried again when nobody knows whether the last COMMIT happened. A reply
-    that a reader took for abandoned during an outage is taken back.
+    that a reader took for abandoned during an outage is taken back. Without tool calls it is a single statement.
     """
-    saved = Message.objects.filter(
-        pk=reply.pk,
-        attempt=reply.attempt,
-        status__in=[Message.Status.STREAMING, Message.Status.INTERRUPTED, status],
-    ).update(content=content, status=status, error=error, updated_at=Now())
-    if not saved:
-        return False
-    rows = list(tool_calls)
-    if rows:
-        ToolCall.objects.bulk_create(
-            rows,
-            update_conflicts=True,
-            unique_fields=["id"],
-            update_fields=["result", "status", "duration_seconds"],
-        )
-    return True
+    with transaction.atomic() if tool_calls else nullcontext():
+        saved = Message.objects.filter(
+            pk=reply.pk,
+            attempt=reply.attempt,
+            status__in=[Message.Status.STREAMING, Message.Status.INTERRUPTED, status],
+        ).update(content=content, status=status, error=error, updated_at=Now())
+        if saved and tool_calls:
+            ToolCall.objects.bulk_create(
+                tool_calls,
+                update_conflicts=True,
+                unique_fields=["id"],
+                update_fields=["result", "status", "duration_seconds"],
+            )
+    return bool(saved)
 
 
 def settle_abandoned(*, replies: QuerySet[Message] | None = None) -> int:

@@ -50,9 +50,11 @@ class Turn:
         self.ended = threading.Event()
         self._is_first = not history
         self._saving = threading.Lock()
+        self._unsaved: dict[int, ToolCall] = {}
         self._began = time.monotonic()
         self._conversation = Conversation(
-            agent=get_agent(),
+            # Chosen by the turn's own thread: an agent that cannot be made is a failed reply and not a lost one.
+            choose_agent=lambda: get_agent(),
             said=[Said(role=message.role, content=message.content) for message in [*history, self.message]],
             context=ToolContext(owner_id=self.thread.owner_id, before=self.message.pk),
             reply=self.reply,
@@ -97,13 +99,16 @@ class Turn:
             self._saving.release()
 
     def _save(self, status: str, error: str | None = None) -> bool:
-        return services.save_reply(
+        """Caller holds `_saving`."""
+        saved = services.save_reply(
             reply=self.reply,
             content=self._conversation.content,
             status=status,
             error=error,
-            tool_calls=list(self._conversation.tool_calls),
+            tool_calls=list(self._unsaved.values()),
         )
+        self._unsaved.clear()
+        return saved
 
     def _finish(self, status: Message.Status, error: str | None) -> bool:
         """Save the end and tell it; an outage is waited for, because the answer exists nowhere else."""
@@ -146,6 +151,7 @@ class Turn:
             self.channel.put("tool_result", answers.tool_returned(call))
         try:
             with self._saving:
+                self._unsaved[call.position] = call
                 self._save(Message.Status.STREAMING)
         except (DatabaseError, InterfaceError):
             # The next save stores it; a tool call must not fail because of that.

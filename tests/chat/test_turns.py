@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import threading
+from collections import defaultdict
 from typing import Any
 
 import pytest
+from django.db.backends.utils import CursorWrapper
 from rest_framework.test import APIClient
 
-from chat import limits, tasks
+from chat import limits, services, tasks, turns, watch
 from chat.agents import AgentError, ToolCallRequested
 from chat.models import Message, Thread, ToolCall
+from tests.support.postgres import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -132,10 +136,47 @@ def test_an_endless_reply_is_stopped(api: APIClient, agent: Any, monkeypatch: py
     assert 100 < len(told["reply"]["content"]) < 120
 
 
-def test_a_turn_takes_few_statements(api: APIClient, agent: Any, django_assert_max_num_queries: Any) -> None:
-    """On the request's side: session, user, BEGIN, thread, messages, COMMIT. The reply's thread adds one UPDATE."""
-    with django_assert_max_num_queries(6):
-        ask(api, "Hi")
+def test_a_turn_takes_few_statements(api: APIClient, agent: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The request: session, user, thread, messages. The turn: one UPDATE, and then the request for a title."""
+    statements: dict[str, list[str]] = defaultdict(list)
+    execute = CursorWrapper.execute
+
+    def counted(cursor: Any, sql: Any, params: Any = None) -> Any:
+        statements[threading.current_thread().name.split("-")[0]].append(str(sql))
+        return execute(cursor, sql, params)
+
+    monkeypatch.setattr(CursorWrapper, "execute", counted)
+    ask(api, "Hi")
+    wait_until(lambda: not watch.living())
+    assert [sql.split()[0] for sql in statements["MainThread"]] == ["SELECT", "SELECT", "INSERT", "INSERT"]
+    updates = [sql for sql in statements["turn"] if sql.startswith("UPDATE")]
+    assert len(updates) == 1
+    assert "chat_message" in updates[0]
+
+
+def test_an_assistant_that_cannot_be_had_is_a_failed_reply(api: APIClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_agent() -> None:
+        raise RuntimeError("no such thing")
+
+    monkeypatch.setattr(turns, "get_agent", no_agent)
+    assert ask(api, "Hi")["reply"]["status"] == "failed"
+
+
+def test_each_tool_call_is_stored_as_it_happens_and_not_again_with_the_reply(
+    api: APIClient, agent: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saves: list[list[str]] = []
+    save_reply = services.save_reply
+
+    def noted(**arguments: Any) -> bool:
+        saves.append([str(call.status) for call in arguments["tool_calls"]])
+        return save_reply(**arguments)
+
+    monkeypatch.setattr(services, "save_reply", noted)
+    agent.will(ToolCallRequested("c1", "current_time", {}), ToolCallRequested("c2", "current_time", {}))
+    ask(api, "Hi")
+    assert saves == [["running"], ["complete"], ["running"], ["complete"], []]
+    assert list(ToolCall.objects.values_list("status", flat=True)) == ["complete", "complete"]
 
 
 def test_the_worker_names_a_new_thread(api: APIClient, agent: Any, monkeypatch: pytest.MonkeyPatch) -> None:
