@@ -101,6 +101,33 @@ def test_what_an_answer_says_is_shown_and_never_run(chat: Chat) -> None:
     expect(prose.get_by_text("Copied")).to_be_visible()
 
 
+def test_a_message_outlives_the_session_it_was_written_in(chat: Chat) -> None:
+    """Logged out in between: the page asks for the password, then sends what was written, once."""
+    chat.page.context.clear_cookies(name="sessionid")
+    chat.ask("What is 6*7?")
+    expect(chat.page.get_by_role("heading", name="Log in")).to_be_visible()
+    chat.page.get_by_label("User name").fill("demo")
+    chat.page.get_by_label("Password").fill("demo")
+    chat.page.get_by_role("button", name="Log in").click()
+    expect(chat.answered()).to_contain_text("42")
+    expect(chat.questions).to_have_text(["What is 6*7?"])
+
+
+def test_two_tabs_send_one_message_once(chat: Chat) -> None:
+    """The second tab finds the waiting message too, and is done with it when the first one has the answer."""
+    chat.page.route("**/api/chat", lambda route: route.abort("connectionreset"))
+    chat.ask("What is 6*7?")
+    expect(chat.banner).to_be_visible()
+    second = Chat(chat.page.context.new_page(), chat.url)
+    second.page.goto(chat.url)
+    expect(second.questions).to_contain_text("What is 6*7?")
+    chat.page.unroute("**/api/chat")
+    chat.answered()
+    expect(second.page.get_by_role("button", name="Send the message")).to_be_visible()
+    expect(second.threads.locator("[data-thread]").first).to_contain_text("6*7")
+    assert [message["role"] for message in chat.stored()] == ["user", "assistant"]
+
+
 def test_what_the_server_refuses_goes_back_into_the_field(chat: Chat) -> None:
     """Nothing is sent again that can never succeed; the text is not lost either."""
     problem = {"status": 400, "title": "Bad Request", "detail": "message: say it differently."}

@@ -54,6 +54,17 @@ def test_everything_can_be_done_with_the_keyboard(chat: Chat) -> None:
     expect(chat.field).to_be_focused()
 
 
+def test_what_is_typed_during_an_answer_stays_with_its_thread(chat: Chat) -> None:
+    chat.ask("What can you do?")
+    chat.page.keyboard.type("And then")
+    chat.answered()
+    expect(chat.field).to_have_value("And then")
+    chat.page.get_by_role("link", name="New conversation").first.click()
+    expect(chat.field).to_have_value("")
+    chat.page.go_back()
+    expect(chat.field).to_have_value("And then")
+
+
 def test_a_suggestion_asks_and_another_begins_a_sentence(chat: Chat) -> None:
     chat.page.get_by_role("button", name="Search my messages for …").click()
     expect(chat.field).to_have_value("Search my messages for ")

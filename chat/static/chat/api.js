@@ -7,6 +7,8 @@ export class ApiError extends Error {
     super(detail || title || `The server answered ${status}.`);
     this.status = status;
     this.retryAfter = retryAfter;
+    /** True when the page is about to be loaded again because of this error. */
+    this.renewing = false;
   }
 
   /** True when the same request may well succeed a little later. */
@@ -52,20 +54,22 @@ async function problemIn(response) {
   } catch {
     // A proxy in between may answer with a page of its own.
   }
-  if (response.status === 401 || response.status === 403) renewSession();
   const header = Number.parseInt(response.headers.get("Retry-After") ?? "", 10);
-  return new ApiError({
+  const error = new ApiError({
     ...problem,
     status: response.status,
     retry_after: problem.retry_after ?? (Number.isNaN(header) ? null : header),
   });
+  error.renewing = (error.status === 401 || error.status === 403) && renewSession();
+  return error;
 }
 
 /** Logged out, or the CSRF token changed in another tab: a reload mends both, unless it just failed to. */
 function renewSession() {
-  if (sessionStorage.getItem(RELOADED)) return;
+  if (sessionStorage.getItem(RELOADED)) return false;
   sessionStorage.setItem(RELOADED, "1");
   window.location.reload();
+  return true;
 }
 
 export async function readJson(path, options) {

@@ -44,9 +44,16 @@ export class Composer {
   /** Goes to the draft of another thread; what was typed before the page was ready stays. */
   move(thread) {
     const early = this.#place ? "" : this.#field.value;
-    this.#place = `chat.draft.${thread ?? "new"}`;
+    this.#place = placeOf(thread);
     this.#kept = null;
     this.fill(early || (sessionStorage.getItem(this.#place) ?? ""));
+  }
+
+  /** The new thread on screen got its id: what is being typed belongs to it. */
+  settle(thread) {
+    sessionStorage.removeItem(this.#place);
+    this.#place = placeOf(thread);
+    this.#changed();
   }
 
   fill(text) {
@@ -99,4 +106,8 @@ export class Composer {
       this.#field.style.height = `${this.#field.scrollHeight}px`;
     }
   }
+}
+
+function placeOf(thread) {
+  return `chat.draft.${thread ?? "new"}`;
 }

@@ -48,21 +48,21 @@ function stop() {
 }
 
 /** Shows the messages of a turn that begins in the thread on screen. */
-function place(turn) {
-  if (!shown.messages.length) {
-    welcome.hidden = true;
-    conversation.show([]);
-  }
-  for (const message of [turn.user, turn.reply]) {
-    const present = shown.messages.findIndex(({ id }) => id && id === message.id);
-    if (present >= 0) {
-      shown.messages[present] = message;
-      continue;
-    }
-    shown.messages.push(message);
-  }
-  conversation.show(shown.messages);
+function place({ user, reply }) {
+  if (!shown.messages.length) conversation.show([]);
+  welcome.hidden = true;
+  shown.messages.push(user, reply);
+  conversation.add(user);
+  conversation.add(reply);
+  conversation.follow();
   mark();
+}
+
+/** The stored messages with those of a living turn in their places. */
+function joined(messages, turn) {
+  const living = [turn?.user, turn?.reply].filter(Boolean);
+  const stored = messages.map((each) => living.find(({ id }) => id === each.id) ?? each);
+  return [...stored, ...living.filter((each) => !stored.includes(each))];
 }
 
 function changed(turn) {
@@ -74,7 +74,7 @@ function accepted(turn) {
   threads.touch(turn.thread, turn.title);
   if (shown.thread === null && shown.messages.includes(turn.reply)) {
     shown.thread = turn.thread;
-    composer.move(turn.thread);
+    composer.settle(turn.thread);
     window.history.replaceState(null, "", `/?thread=${turn.thread}`);
     setTitle(turn.title);
   }
@@ -93,7 +93,10 @@ function dropDoubles({ user, reply }) {
 function ended(turn, { answered, stopped }) {
   mark();
   if (stopped && !turn.accepted) takeBack(turn);
-  if (answered === false && turn.thread === shown.thread) open(turn.thread, { push: false });
+  if (answered === false) {
+    threads.refresh().catch(() => {});
+    if (turn.thread === shown.thread) open(turn.thread, { push: false });
+  }
   if (turn.began && turn.thread) lookForTitle(turn);
 }
 
@@ -187,12 +190,9 @@ async function load(view) {
   }
   if (shown !== view) return;
   loading.hidden = true;
-  const turn = turns.in(view.thread);
-  if (turn?.user) place(turn);
-  else {
-    if (turn) view.messages = view.messages.map((each) => (each.id === turn.reply.id ? turn.reply : each));
-    conversation.show(view.messages);
-  }
+  view.messages = joined(view.messages, turns.in(view.thread));
+  conversation.show(view.messages);
+  mark();
   watch(view);
 }
 

@@ -33,6 +33,8 @@ const ALLOWED = {
   ],
   ALLOWED_ATTR: ["href", "title", "start", "align", "class", "type", "checked", "disabled"],
   ALLOWED_URI_REGEXP: /^(?:https?:|mailto:|#|\/(?!\/))/i,
+  // The pattern for addresses would otherwise be asked about these too.
+  ADD_URI_SAFE_ATTR: ["align", "checked", "disabled", "start", "type"],
   ALLOW_DATA_ATTR: false,
   RETURN_DOM_FRAGMENT: true,
 };

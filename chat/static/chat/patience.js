@@ -9,6 +9,7 @@ const banner = document.querySelector("[data-banner]");
 const title = document.querySelector("[data-banner-title]");
 const text = document.querySelector("[data-banner-text]");
 const now = document.querySelector("[data-banner-now]");
+const sign = banner.querySelector("use");
 
 let waiters = new Set();
 let ends = 0;
@@ -41,6 +42,7 @@ export function recovered() {
   clearInterval(ticking);
   shownFor = null;
   banner.dataset.mood = "good";
+  sign.setAttribute("href", "#icon-check");
   title.textContent = "All is well again";
   text.textContent = "Nothing was lost.";
   now.hidden = true;
@@ -66,6 +68,7 @@ function show(error, seconds, keepsText) {
   const [heading, explanation] = words(error.status, keepsText);
   clearTimeout(hiding);
   banner.dataset.mood = "waiting";
+  sign.setAttribute("href", "#icon-clock");
   title.textContent = heading;
   text.textContent = explanation;
   now.hidden = false;

@@ -47,15 +47,16 @@ export class Turns {
   /** Runs an interrupted or failed answer again, in its place. */
   again(thread, reply) {
     const turn = this.#add({ key: null, thread, accepted: true, user: null, reply });
-    Object.assign(reply, { status: "streaming", error: null, content: "", tool_calls: [] });
+    Object.assign(reply, { status: "streaming", error: null, quiet: true });
     this.#listener.changed(turn);
     this.#run(turn, async (handlers) => {
       for (let attempt = 1; ; attempt += 1) {
         try {
           return await deliverAgain(reply.id, handlers);
         } catch (error) {
-          // The server may still be noticing that the answer was stopped.
-          if (error.status !== 409 || attempt === CONFLICT_ATTEMPTS) throw error;
+          // The server may still be noticing that the answer was stopped; or another tab was quicker.
+          if (error.status !== 409) throw error;
+          if (attempt === CONFLICT_ATTEMPTS) return false;
           await pause(CONFLICT_PAUSE_SECONDS);
         }
       }
@@ -97,6 +98,7 @@ export class Turns {
       });
       outcome = { answered };
     } catch (error) {
+      if (error.renewing) return;
       if (signal.aborted) outcome = { stopped: true };
       else outcome = { error };
     }
@@ -121,8 +123,10 @@ export class Turns {
   #apply(turn, { name, data }) {
     const { reply } = turn;
     this.#watchQuiet(turn);
-    if (name === "turn") this.#accept(turn, data);
-    else if (name === "delta") {
+    if (name === "turn") {
+      this.#accept(turn, data);
+      if (!turn.key) this.#refresh(turn);
+    } else if (name === "delta") {
       this.#refresh(turn);
       reply.content += data.text;
     } else if (name === "tool_call") {
