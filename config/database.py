@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 
@@ -22,6 +23,8 @@ def prepare() -> str:
     from django.db.migrations.executor import MigrationExecutor
 
     django.setup()
+    # That a pool opens for a second is no news between the steps of `make run`.
+    logging.getLogger("dbresilience").setLevel(logging.WARNING)
     executor = MigrationExecutor(connection)
     if plan := executor.migration_plan(executor.loader.graph.leaf_nodes()):
         print(f"  applying {len(plan)}", flush=True)

@@ -111,3 +111,17 @@ def test_every_module_says_what_it_is_for_and_fits_a_head() -> None:
         assert path.stem not in {"utils", "helpers", "manager"}, path
         if text.strip() and "migrations" not in path.parts:
             assert ast.get_docstring(ast.parse(text)), path
+
+
+@pytest.mark.slow
+def test_the_benchmarks_run(var: Path) -> None:
+    """Three rounds of everything: a table for each kind of request, a line for each set-up."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "--rounds", "3"],
+        cwd=BASE_DIR,
+        env=site_environment(VAR_DIR=str(var)),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("| dbresilience |") == 3
