@@ -20,7 +20,8 @@ from chat.api.problems import problem, problem_for
 
 
 class ChatAPIView(APIView):
-    """Set here and not in the settings, so that the API keeps its promises in any project."""
+    # Set here and not in the settings, so that the API keeps its promises in any project. (No docstring: the schema
+    # would show it as every endpoint's description.)
 
     # The token first: its answer to strangers is a 401, which says how to come in.
     authentication_classes = [TokenAuthentication, SessionAuthentication]

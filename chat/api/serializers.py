@@ -40,7 +40,7 @@ class StrictUUID(serializers.UUIDField):
 
 
 class Request(serializers.Serializer):
-    """A misspelt field is told, not passed over."""
+    """Fields with other names are refused."""
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         unknown = sorted(set(self.initial_data) - set(self.fields))
@@ -121,7 +121,7 @@ class ReplyOfAnswer(serializers.ModelSerializer):
 
 
 class Answer(serializers.Serializer):
-    """Describes `chat.answers.answer` to the schema."""
+    """A turn that has ended; made by `chat.answers.answer`."""
 
     thread = ThreadOfAnswer()
     message = QuestionOfAnswer()

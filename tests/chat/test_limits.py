@@ -179,3 +179,23 @@ def test_guessing_passwords_is_limited_by_address_whatever_the_client_says_it_is
         for number in range(4)
     ]
     assert answers == [400, 400, 400, 429]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PUT", "PATCH", "POST", "DELETE", "TRACE", "BREW"])
+def test_no_method_of_any_address_is_a_5xx(api: APIClient, alice: Any, method: str) -> None:
+    thread = Thread.objects.create(owner=alice, title="Before")
+    for path in [
+        "/api/auth/token",
+        "/api/chat",
+        "/api/threads",
+        f"/api/threads/{thread.pk}",
+        f"/api/threads/{thread.pk}/messages",
+        f"/api/messages/{thread.pk}/retry",
+        "/api/threads?page_size=-1&cursor=%00",
+        "/api/threads?cursor=%ff%fe&format=xml",
+        "/api/nothing%00",
+    ]:
+        answer = api.generic(method, path)
+        assert answer.status_code < 500, (method, path)
+        if answer.status_code >= 400 and method != "HEAD":
+            assert answer["Content-Type"] == PROBLEM, (method, path)
