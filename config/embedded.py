@@ -39,7 +39,6 @@ def join(data: Path, *, database: str, options: Mapping[str, str] | None = None)
         atexit.register(_leave, server, os.getpid())
         _exit_on_sigterm()
         if not server.exists():
-            _say("Creating a PostgreSQL server in", server.data)
             server.create()
         # A server that others use and that was stopped cleanly was stopped on purpose: leave it.
         if not server.is_running() and (alone or server.has_crashed()):
@@ -141,7 +140,3 @@ def _try_lock(descriptor: int, kind: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _say(text: str, path: Path) -> None:
-    print(f"{text} {path} …", file=sys.stderr, flush=True)

@@ -80,7 +80,11 @@ def embedded_database(data: Path) -> dict[str, Any]:
     except ImportError as exc:
         refuse(f"DATABASE_URL is not set and {exc.name} is not installed: set DATABASE_URL, or run `make setup`.")
     try:
-        server = embedded.join(data, database=EMBEDDED_NAME) if _wants_database() else PostgresServer(data)
+        server = PostgresServer(data)
+        if _wants_database():
+            if not server.exists():
+                print(f"Creating a PostgreSQL server in {data} …", file=sys.stderr, flush=True)
+            embedded.join(data, database=EMBEDDED_NAME)
     except (PostgresError, OSError) as exc:
         refuse(f"The embedded PostgreSQL server did not start: {exc} Or set DATABASE_URL to use another server.")
     return {"NAME": EMBEDDED_NAME, "USER": SUPERUSER, "HOST": server.host, "PORT": "5432"}
