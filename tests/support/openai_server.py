@@ -1,7 +1,7 @@
 """A server that speaks the protocol of OpenAI's chat completions, and fails in every way that real ones do.
 
-`with OpenAIServer() as server: server.answers(Text("Hello"), Pause(1), Text("!"))` scripts the next request; each call of
-`answers` scripts one more. What was asked is in `server.requests`; `server.hangups` counts clients that left early.
+`with OpenAIServer() as server: server.answers(Text("Hello"), Pause(1), Text("!"))` scripts the next request; each call
+of `answers` scripts one more. What was asked is in `server.requests`; `server.hangups` counts clients that left early.
 """
 
 from __future__ import annotations
