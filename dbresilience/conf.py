@@ -115,7 +115,8 @@ OPTIONS: tuple[Option, ...] = (
            ("pool_reconnect_timeout",)),
     Option("pool", "num_workers", whole_number(1), 3, "threads",
            "Background threads that open and replace connections.", ("pool_num_workers",)),
-    Option("pool", "name", optional(str), None, "", "Name of the pool in logs; the alias if absent."),
+    Option("pool", "name", optional(str), None, "",
+           "Name of the pool's threads, after `dbresilience-`; the alias if absent."),
     Option("resilience", "lease", one_of("transaction", "request"), "transaction", "",
            "When a connection goes back: at the end of the query or transaction, or at the end of "
            "the request as with Django's own pool.", ("lease",)),

@@ -1,8 +1,4 @@
-"""The physical connection and its cursors: they know their lease and report what happens.
-
-Cursors subclass Django's own, with the same constructor, so the debug toolbar and other wrappers
-see nothing new.
-"""
+"""The physical connection: it knows its lease and its age, and remembers the server's last words."""
 
 from __future__ import annotations
 
@@ -11,16 +7,18 @@ from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import psycopg
-from django.db.backends.postgresql.base import Cursor, ServerBindingCursor, ServerSideCursor
+from psycopg.pq import ConnStatus
 
-from . import slow_queries
 from .errors import is_fatal
 
 if TYPE_CHECKING:
     from .lease import Lease
+    from .slow_queries import SlowQueryLog
 
-
-_ADDRESS = re.compile(r"\b\d{1,3}(?:\.\d{1,3}){3}\b|(?<![\w:])[0-9a-fA-F]*:[0-9a-fA-F:.]*:[0-9a-fA-F.]*")
+_ADDRESS = re.compile(
+    r"\b\d{1,3}(?:\.\d{1,3}){3}\b"
+    r"|(?<![\w:])[0-9a-fA-F]*:[0-9a-fA-F:.]*:[0-9a-fA-F.]*"
+)
 
 
 def without_addresses(text: str, host: str | None) -> str:
@@ -32,7 +30,7 @@ def without_addresses(text: str, host: str | None) -> str:
 
 
 class ConnectionObserver(Protocol):
-    """Who wants to know about physical connections: the pool they belong to."""
+    """Who wants to know about physical connections: the generation they belong to."""
 
     def connection_opened(self, connection: ResilientConnection, seconds: float) -> None: ...
 
@@ -40,9 +38,12 @@ class ConnectionObserver(Protocol):
 
 
 class ResilientConnection(psycopg.Connection[Any]):
-    """A psycopg connection that remembers its lease, its age and the server's last words."""
+    """A psycopg connection that works for the holder of its lease only."""
 
     lease: Lease | None = None
+    needs_lease = False
+    """Set with the first lease: from then on a cursor without one would be somebody else's work."""
+
     announced = False
     """Whether Django's connection_created was sent for this physical connection."""
 
@@ -50,15 +51,15 @@ class ResilientConnection(psycopg.Connection[Any]):
     """SQLSTATE of a FATAL message received, or None."""
 
     opened_at = 0.0
-    slow_query_log: slow_queries.SlowQueryLog | None = None
+    slow_query_log: SlowQueryLog | None = None
 
     @classmethod
-    def connect(  # type: ignore[override]  # psycopg's overloads do not admit our two keywords
+    def connect(  # type: ignore[override]  # psycopg's overloads do not admit our keywords
         cls,
         conninfo: str = "",
         *,
         observer: ConnectionObserver | None = None,
-        slow_query_log: slow_queries.SlowQueryLog | None = None,
+        slow_query_log: SlowQueryLog | None = None,
         log_addresses: bool = False,
         **kwargs: Any,
     ) -> Self:
@@ -83,84 +84,47 @@ class ResilientConnection(psycopg.Connection[Any]):
             observer.connection_opened(connection, perf_counter() - started)
         return connection
 
+    def cursor(self, *args: Any, **kwargs: Any) -> Any:
+        """Return a cursor as psycopg does.
+
+        Raises:
+            psycopg.InterfaceError: the connection was given back to its pool.
+        """
+        if self.lease is None and self.needs_lease:
+            raise psycopg.InterfaceError("This connection was given back to its pool.")
+        return super().cursor(*args, **kwargs)
+
+    def execute(self, query: Any, params: Any = None, **kwargs: Any) -> Any:
+        """Execute as psycopg does; its cursor, which nobody closes, does not keep the lease."""
+        binary = kwargs.pop("binary", False)
+        cursor = self.cursor(binary=binary)
+        leave = getattr(cursor, "leave_lease", None)
+        if leave is not None:
+            leave()
+        return cursor.execute(query, params, **kwargs)
+
     def _remember_farewell(self, diagnostic: psycopg.errors.Diagnostic) -> None:
         # libpq hands an error that arrives while nothing is asked to the notice handler.
         if is_fatal(diagnostic.severity_nonlocalized):
             self.farewell = diagnostic.sqlstate or "unknown"
 
     @property
+    def backend_pid(self) -> int | None:
+        """Process id of the session on the server, None when closed."""
+        return self.pgconn.backend_pid if self.pgconn.status == ConnStatus.OK else None
+
+    @property
     def age_seconds(self) -> float:
         """Seconds since the connection was established."""
         return monotonic() - self.opened_at
 
+    @property
+    def is_read_only_server(self) -> bool:
+        """Whether the server refuses writes by itself: a standby, or read-only by default.
 
-if TYPE_CHECKING:
-    _Cursor = psycopg.Cursor[Any]
-else:
-    _Cursor = object
-
-
-class LeasedCursorMixin(_Cursor):
-    """A cursor that counts as use of the lease until it is closed, and times its statements."""
-
-    def __init__(self, connection: ResilientConnection, *args: Any, **kwargs: Any) -> None:
-        super().__init__(connection, *args, **kwargs)
-        self._log = getattr(connection, "slow_query_log", None)
-        self._lease = getattr(connection, "lease", None)
-        if self._lease is not None:
-            self._lease.cursors += 1
-
-    def execute(self, query: Any, params: Any = None, **kwargs: Any) -> Any:
-        """Execute as psycopg does; see `slow_queries` for what is timed."""
-        started = perf_counter()
-        try:
-            return super().execute(query, params, **kwargs)
-        except psycopg.Error as error:
-            if self._lease is not None:
-                self._lease.last_error = error
-            raise
-        finally:
-            if self._log is not None:
-                elapsed = perf_counter() - started
-                if elapsed >= self._log.threshold_seconds:
-                    self._log.report(self, query, params, elapsed, self._lease)
-
-    def executemany(self, query: Any, params_seq: Any, **kwargs: Any) -> Any:
-        """Execute as psycopg does; the whole batch is one entry of the slow-query log."""
-        started = perf_counter()
-        try:
-            return super().executemany(query, params_seq, **kwargs)
-        except psycopg.Error as error:
-            if self._lease is not None:
-                self._lease.last_error = error
-            raise
-        finally:
-            if self._log is not None:
-                elapsed = perf_counter() - started
-                if elapsed >= self._log.threshold_seconds:
-                    self._log.report(self, query, None, elapsed, self._lease)
-
-    def close(self) -> None:
-        """Close the cursor; the last one outside a transaction gives the connection back."""
-        lease, self._lease = self._lease, None
-        try:
-            super().close()
-        finally:
-            if lease is not None:
-                lease.cursor_closed()
-
-
-class LeasedCursor(LeasedCursorMixin, Cursor):
-    """Client-side binding, Django's default."""
-
-
-class LeasedServerBindingCursor(LeasedCursorMixin, ServerBindingCursor):
-    """Server-side binding, for ``OPTIONS["server_side_binding"]``."""
-
-
-class LeasedServerSideCursor(LeasedCursorMixin, ServerSideCursor):
-    """A named cursor, for ``QuerySet.iterator()``."""
-
-
-class LeasedServerBindingServerSideCursor(LeasedCursorMixin, psycopg.ServerCursor[Any]):
-    """A named cursor with server-side binding."""
+        Reported by PostgreSQL 14 and later on its own account, so asking costs no round trip.
+        """
+        return b"on" in (
+            self.pgconn.parameter_status(b"in_hot_standby"),
+            self.pgconn.parameter_status(b"default_transaction_read_only"),
+        )

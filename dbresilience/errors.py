@@ -142,6 +142,21 @@ _POOLER_TEXTS: tuple[tuple[str, Classification], ...] = (
 )
 
 
+RAISED_BY_CLIENT = "client"
+RAISED_BY_OWN_READ_ONLY = "own read only"
+
+
+def mark(error: psycopg.Error, origin: str) -> None:
+    """Note on an error where it came from, which only its connection knew.
+
+    Args:
+        error: as raised by psycopg.
+        origin: `RAISED_BY_CLIENT` when libpq refused to send while the session is well, or
+            `RAISED_BY_OWN_READ_ONLY` when the application itself asked for a read-only transaction.
+    """
+    error._dbresilience_origin = origin  # type: ignore[attr-defined]
+
+
 def classify(exc: BaseException) -> Classification:
     """Say what `exc` means for the connection, for a retry and for an HTTP client.
 
@@ -153,6 +168,8 @@ def classify(exc: BaseException) -> Classification:
     if isinstance(exc, DatabaseUnavailable):
         cause = exc.__cause__
         found = classify(cause) if cause is not None else UNAVAILABLE
+        if found is CONNECTION_LOST:
+            return CANNOT_CONNECT
         # A request that never got a connection is refused whatever the reason was.
         return found if found.unavailable else UNAVAILABLE
     if isinstance(exc, (PoolTimeout, TooManyRequests)):
@@ -175,6 +192,8 @@ def is_fatal(severity: str | None) -> bool:
 
 
 def _classify_psycopg(exc: psycopg.Error) -> Classification:
+    if getattr(exc, "_dbresilience_origin", None) is not None:
+        return NOT_TRANSIENT
     if isinstance(exc, ConnectionTimeout):
         return CANNOT_CONNECT
     code = exc.sqlstate

@@ -44,12 +44,13 @@ class Generation:
         """Why nobody could connect, when that is what ended this generation."""
         self._owner = owner
         self._configuration = owner.configuration
-        arguments = self._configuration.pool_arguments() | self._sizes(survivors)
+        # psycopg_pool would count those who wait for their own connection to open; see `Pool.acquire`.
+        arguments = self._configuration.pool_arguments() | {"max_waiting": 0} | self._sizes(survivors)
         self.connections: ConnectionPool[ResilientConnection] = ConnectionPool(
             connection_class=ResilientConnection,
             kwargs=lambda: {**connect_arguments(), "observer": self},
-            configure=configure,
-            name=self._configuration.name or f"dbresilience-{self.alias}",
+            configure=self._configured_by(configure),
+            name=f"dbresilience-{self._configuration.name or self.alias}",
             open=False,
             **arguments,
         )
@@ -62,13 +63,26 @@ class Generation:
             signals.connection_opened,
             self.alias,
             connect_seconds=seconds,
-            backend_pid=connection.pgconn.backend_pid,
+            backend_pid=connection.backend_pid,
         )
 
     def connection_failed(self, exception: Exception, seconds: float) -> None:
         """Announce a failed attempt (see `ConnectionObserver`)."""
         emit(signals.connection_failed, self.alias, exception=exception, connect_seconds=seconds)
         self._owner.connection_failed(self, exception)
+
+    def _configured_by(self, configure: Callable[[ResilientConnection], None]) -> Callable[[ResilientConnection], None]:
+        """Let a session that cannot be set up count as one that could not be had."""
+
+        def configure_or_close(connection: ResilientConnection) -> None:
+            try:
+                configure(connection)
+            except Exception as error:
+                connection.close()
+                self.connection_failed(error, connection.age_seconds)
+                raise
+
+        return configure_or_close
 
     @property
     def idle(self) -> int:
@@ -78,7 +92,16 @@ class Generation:
     def make_room_for(self, survivors: int) -> None:
         """Stay so small that with `survivors` of older generations the sum is max_size."""
         sizes = self._sizes(survivors)
-        if sizes["max_size"] != self.connections.max_size:
+        if sizes["max_size"] == self.connections.max_size:
+            return
+        self.connections.resize(**sizes)
+        stats = self.connections.get_stats()
+        missing = min(stats["requests_waiting"], sizes["max_size"] - stats["pool_size"])
+        if missing > 0:
+            # Raising max_size alone connects nothing for those who wait already; a larger
+            # min_size does, at once.
+            least = self.connections.min_size
+            self.connections.resize(min(least + missing, sizes["max_size"]), sizes["max_size"])
             self.connections.resize(**sizes)
 
     def _sizes(self, survivors: int) -> dict[str, int]:
@@ -92,9 +115,9 @@ class Generation:
         """
         threading.Thread(target=self.close, name=f"dbresilience-{self.alias}-close", daemon=True).start()
 
-    def close(self) -> None:
+    def close(self, *, wait_seconds: float = 1.0) -> None:
         """Close idle connections and wake those who wait; used ones are closed on release."""
-        self.connections.close(timeout=1.0)
+        self.connections.close(timeout=wait_seconds)
 
     def abandon(self) -> None:
         """In a forked child: keep the pool for ever.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 class Holder(Protocol):
     """Who took the lease: Django's wrapper of this thread."""
 
+    @property
+    def allow_thread_sharing(self) -> bool: ...
+
     def release_if_unneeded(self) -> None: ...
 
     def forget_connection(self) -> None: ...
@@ -24,8 +28,8 @@ class Holder(Protocol):
 class Lease:
     """A connection between acquire and release.
 
-    `cursors` and `pins` count what still needs the connection. They are touched by the holder's
-    thread only; ending a lease is safe from any thread (see `Pool.release`).
+    `cursors` counts what still needs the connection. It is touched by the holder's thread only;
+    ending a lease is safe from any thread (see `Pool.release`).
     """
 
     __slots__ = (
@@ -36,8 +40,8 @@ class Lease:
         "generation",
         "holder",
         "last_error",
-        "pins",
         "pool",
+        "thread",
         "wait_seconds",
     )
 
@@ -54,10 +58,21 @@ class Lease:
         self.wait_seconds = wait_seconds
         self.acquired_at = perf_counter()
         self.cursors = 0
-        self.pins = 0
+        self.thread = threading.current_thread()
         self.discard = False
         self.last_error: psycopg.Error | None = None
         self.holder: Holder | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the connection was given back: what still refers to it must not use it."""
+        return self.holder is None
+
+    @property
+    def is_orphaned(self) -> bool:
+        """Whether the thread that took the connection ended without giving it back."""
+        holder = self.holder
+        return holder is not None and not self.thread.is_alive() and not holder.allow_thread_sharing
 
     @property
     def held_seconds(self) -> float:

@@ -47,6 +47,25 @@ def is_alive(connection: ResilientConnection) -> bool:
     return True
 
 
+# Linux tells that the peer has closed even while nobody reads; elsewhere only once both sides have.
+_HUNG_UP = getattr(select, "POLLRDHUP", select.POLLHUP)
+
+
+def is_hung_up(connection: ResilientConnection) -> bool:
+    """Return whether the server has closed a connection that another thread may be using.
+
+    Reads nothing, so it is safe beside a running query; what has not been noticed yet is False.
+    """
+    if connection.pgconn.status != ConnStatus.OK:
+        return True
+    poll = select.poll()
+    try:
+        poll.register(connection.pgconn.socket, _HUNG_UP)
+        return bool(poll.poll(0))
+    except (psycopg.Error, OSError, ValueError):
+        return True
+
+
 def is_spent(lease: Lease) -> bool:
     """Return whether a connection that comes back must not be used again; costs no round trip."""
     connection = lease.connection

@@ -11,6 +11,7 @@ import logging
 from typing import Any
 
 from . import signals
+from .connection import ResilientConnection
 from .slow_queries import SlowQuery
 
 connections_log = logging.getLogger("dbresilience.connections")
@@ -37,6 +38,23 @@ _MESSAGES: tuple[tuple[Any, str, int, str], ...] = (
 )  # fmt: skip
 
 
+def _is_repetition(event: str, details: dict[str, Any]) -> bool:
+    """Whether other records said it: during an outage each attempt opens and gives up a pool."""
+    if event == "pool_opened":
+        return bool(details["generation"] > 1)
+    return event == "pool_condemned" and bool(details["unreachable"])
+
+
+class _DriversRepetitions(logging.Filter):
+    """Leaves out what psycopg's own pool says of ours: each event is in a signal already."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        about = record.args[0] if isinstance(record.args, tuple) and record.args else None
+        return not (
+            isinstance(about, ResilientConnection) or (isinstance(about, str) and about.startswith("dbresilience-"))
+        )
+
+
 class _Receiver:
     """Turns one signal into one record."""
 
@@ -44,9 +62,10 @@ class _Receiver:
         self.event, self.level, self.message = event, level, message
 
     def __call__(self, sender: str, signal: Any, **details: Any) -> None:
-        if connections_log.isEnabledFor(self.level):
+        level = logging.DEBUG if _is_repetition(self.event, details) else self.level
+        if connections_log.isEnabledFor(level):
             facts = {name: _plain(value) for name, value in details.items()}
-            connections_log.log(self.level, self.message, facts, extra={"event": self.event, **facts})
+            connections_log.log(level, self.message, facts, extra={"event": self.event, **facts})
 
 
 def _plain(value: Any) -> Any:
@@ -77,6 +96,7 @@ def log_slow_query(sender: str, query: SlowQuery, **details: Any) -> None:
 
 
 # Kept here, because signals hold their receivers weakly.
+_drivers_repetitions = _DriversRepetitions("dbresilience.drivers_repetitions")
 _receivers = [(signal, event, level, _Receiver(event, level, message)) for signal, event, level, message in _MESSAGES]
 
 
@@ -92,3 +112,7 @@ def connect_receivers() -> None:
             signal.connect(receiver, dispatch_uid=f"dbresilience.logs.{event}")
     signals.slow_query.disconnect(dispatch_uid="dbresilience.logs.slow_query", sender=None)
     signals.slow_query.connect(log_slow_query, dispatch_uid="dbresilience.logs.slow_query")
+    driver_log = logging.getLogger("psycopg.pool")
+    for earlier in [each for each in driver_log.filters if getattr(each, "name", "") == _drivers_repetitions.name]:
+        driver_log.removeFilter(earlier)
+    driver_log.addFilter(_drivers_repetitions)

@@ -13,7 +13,6 @@ refused at once, with the reason.
 
 from __future__ import annotations
 
-import os
 import threading
 import weakref
 from collections.abc import Callable, Mapping
@@ -21,8 +20,7 @@ from time import monotonic, perf_counter
 from typing import Any
 
 import psycopg
-from psycopg.pq import ConnStatus
-from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
+from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from . import signals
 from .conf import Configuration
@@ -30,13 +28,9 @@ from .connection import ResilientConnection
 from .errors import AcquireTimeout
 from .generation import Generation
 from .lease import Lease
-from .liveness import cause_of_death, is_alive, is_spent
+from .liveness import cause_of_death, is_alive, is_hung_up, is_spent
 from .signals import emit
 from .snapshot import PoolSnapshot, timed_out, too_many_waiting, unreachable
-
-
-class PoolRetired(Exception):
-    """This pool was replaced because the configuration changed; ask for the new one."""
 
 
 class Pool:
@@ -61,12 +55,12 @@ class Pool:
         self.leases: dict[ResilientConnection, Lease] = {}
         self.physical: weakref.WeakSet[ResilientConnection] = weakref.WeakSet()
         """Every connection that may still be open, for the case of a fork."""
-        self.retired = False
         self.opened_total = 0
         self.connect_failures_total = 0
+        self.last_failure: Exception | None = None
         self._connect_arguments = connect_arguments
         self._configure = configure
-        self._lock = threading.Lock()
+        self._room = threading.Condition()
         self._generation: Generation | None = None
         self._generations = 0
 
@@ -79,39 +73,56 @@ class Pool:
             AcquireTimeout: none became free within `timeout` seconds.
             TooManyWaiting: `max_waiting` requests wait already.
             DatabaseUnavailable: the server cannot be reached; the cause is attached.
-            PoolRetired: the configuration changed; the alias has another pool now.
         """
         started = perf_counter()
         deadline = monotonic() + self.configuration.timeout
+        if len(self.leases) >= self.configuration.max_size:
+            self._reclaim_orphans()
         while True:
-            if self.retired:
-                raise PoolRetired(self.alias)
-            generation = self._generation or self._open()
+            generation = self._generation or self._open(deadline)
+            if self.configuration.max_waiting:
+                self._refuse_if_too_many_wait()
             try:
                 connection = generation.connections.getconn(timeout=deadline - monotonic())
             except PoolClosed:
                 if generation.failure is not None:
                     raise unreachable(self.alias, generation.failure) from generation.failure
-                continue  # condemned while we waited: its successor may serve us
+                # Closed by us, or by somebody who has `connection.pool`: its successor may serve us.
+                self.condemn(generation, "closed from outside")
+                continue
             except PoolTimeout as error:
-                raise self._timed_out(perf_counter() - started) from error
-            except TooManyRequests as error:
-                raise too_many_waiting(self.snapshot(), self.configuration.max_waiting) from error
+                raise self._timed_out(perf_counter() - started) from (self.last_failure or error)
             if generation.condemned:
                 generation.connections.putconn(connection)
-                continue
-            if is_alive(connection):
-                lease = Lease(connection, self, generation, perf_counter() - started)
-                connection.lease = lease
-                self.leases[connection] = lease
-                emit(
-                    signals.connection_acquired,
-                    self.alias,
-                    wait_seconds=lease.wait_seconds,
-                    backend_pid=connection.pgconn.backend_pid,
-                )
-                return lease
-            self._bury(connection, generation)
+            elif is_alive(connection):
+                return self._lend(connection, generation, perf_counter() - started)
+            else:
+                self._bury(connection, generation)
+
+    def _lend(self, connection: ResilientConnection, generation: Generation, wait_seconds: float) -> Lease:
+        lease = Lease(connection, self, generation, wait_seconds)
+        connection.lease = lease
+        connection.needs_lease = True
+        self.leases[connection] = lease
+        emit(
+            signals.connection_acquired,
+            self.alias,
+            wait_seconds=wait_seconds,
+            backend_pid=connection.backend_pid,
+        )
+        return lease
+
+    def _refuse_if_too_many_wait(self) -> None:
+        snapshot = self.snapshot()
+        if snapshot.queued >= self.configuration.max_waiting:
+            raise too_many_waiting(snapshot, self.configuration.max_waiting)
+
+    def _reclaim_orphans(self) -> None:
+        """Take back what threads held when they ended."""
+        for lease in list(self.leases.values()):
+            if lease.is_orphaned:
+                lease.discard = True
+                self.release(lease)
 
     def release(self, lease: Lease) -> None:
         """Take a connection back. Never raises; doing it twice is harmless."""
@@ -126,7 +137,7 @@ class Pool:
             signals.connection_released,
             self.alias,
             held_seconds=lease.held_seconds,
-            backend_pid=connection.pgconn.backend_pid,
+            backend_pid=connection.backend_pid,
         )
         if is_spent(lease):
             self._bury(connection, generation, lease.last_error)
@@ -160,7 +171,7 @@ class Pool:
             signals.connection_closed,
             self.alias,
             reason=reason,
-            backend_pid=_pid_of(connection),
+            backend_pid=connection.backend_pid,
             age_seconds=connection.age_seconds,
         )
         connection.close()
@@ -170,8 +181,12 @@ class Pool:
 
     # Generations
 
-    def _open(self) -> Generation:
-        with self._lock:
+    def _open(self, deadline: float) -> Generation:
+        with self._room:
+            # Sessions of an older generation still in use count towards max_size.
+            while self._generation is None and len(self.leases) >= self.configuration.max_size:
+                if not self._room.wait(timeout=deadline - monotonic()):
+                    raise self._timed_out(self.configuration.timeout)
             if self._generation is not None:
                 return self._generation
             self._generations += 1
@@ -186,76 +201,79 @@ class Pool:
         )
         return generation
 
-    def condemn(self, generation: Generation, reason: str) -> None:
+    def condemn(self, generation: Generation, reason: str, *, unreachable: bool = False) -> None:
         """Give up all connections of `generation`: idle ones now, used ones on release."""
-        with self._lock:
+        with self._room:
             if generation.condemned:
                 return
             generation.condemned = True
             if self._generation is generation:
                 self._generation = None
         generation.close_soon()
-        emit(signals.pool_condemned, self.alias, generation=generation.number, reason=reason)
+        emit(
+            signals.pool_condemned,
+            self.alias,
+            generation=generation.number,
+            reason=reason,
+            unreachable=unreachable,
+        )
 
     def _resize_for_survivors(self) -> None:
-        with self._lock:
+        with self._room:
+            self._room.notify_all()
             generation = self._generation
             if generation is not None:
                 leases = list(self.leases.values())
                 generation.make_room_for(sum(1 for lease in leases if lease.generation is not generation))
 
-    def close(self, reason: str = "closed", *, retire: bool = False) -> None:
-        """Close all connections, used ones on release.
+    def close(self, reason: str = "closed", *, wait_seconds: float = 1.0) -> None:
+        """Close all connections, used ones on release; the next acquire opens the pool again.
 
-        The next acquire opens the pool again, unless `retire` says that this was the end.
+        Args:
+            reason: for the signal.
+            wait_seconds: how long to wait for each of the pool's threads to end.
         """
-        with self._lock:
-            self.retired = self.retired or retire
+        with self._room:
             generation, self._generation = self._generation, None
             if generation is None:
                 return
             generation.condemned = True
-        generation.close()
+        generation.close(wait_seconds=wait_seconds)
         emit(signals.pool_closed, self.alias, reason=reason)
 
-    def forget(self, null_descriptor: int) -> None:
-        """In a forked child: let go of the parent's connections without touching the server."""
-        self.retired = True
-        self._lock = threading.Lock()
+    def take_generation(self) -> Generation | None:
+        """Hand over the current generation, for a forked child; the pool starts anew."""
+        self._room = threading.Condition()
         generation, self._generation = self._generation, None
-        inherited = list(self.physical)
-        for lease in list(self.leases.values()):
-            if lease.holder is not None:
-                lease.holder.forget_connection()
-        self.leases.clear()
-        for connection in inherited:
-            if connection.pgconn.status == ConnStatus.OK:
-                os.dup2(null_descriptor, connection.pgconn.socket)
-        if generation is not None:
-            generation.abandon()
+        return generation
 
     # News of a generation (see `generation.Owner`)
 
     def connection_opened(self, connection: ResilientConnection) -> None:
         """Count a physical connection."""
         self.opened_total += 1
+        self.last_failure = None
         self.physical.add(connection)
 
     def connection_failed(self, generation: Generation, exception: Exception) -> None:
         """Count a failed attempt; with no connection left, refuse those who wait."""
         self.connect_failures_total += 1
+        self.last_failure = exception
         if not self._has_connections(generation):
             generation.failure = exception
-            self.condemn(generation, "the server cannot be reached")
+            self.condemn(generation, "the server cannot be reached", unreachable=True)
 
     def _has_connections(self, generation: Generation) -> bool:
-        return bool(generation.idle) or any(lease.generation is generation for lease in list(self.leases.values()))
+        # A connection whose holder has not noticed yet that it was cut will serve nobody.
+        return bool(generation.idle) or any(
+            lease.generation is generation and not is_hung_up(lease.connection) for lease in list(self.leases.values())
+        )
 
     # Numbers
 
     def connections(self) -> ConnectionPool[ResilientConnection]:
         """Return psycopg's pool of the current generation."""
-        return (self._generation or self._open()).connections
+        return (self._generation or self._open(monotonic() + self.configuration.timeout)).connections
 
     def snapshot(self) -> PoolSnapshot:
         """Return the numbers of this moment; opens nothing."""
@@ -280,7 +298,3 @@ class Pool:
         snapshot = self.snapshot()
         emit(signals.acquire_timed_out, self.alias, waited_seconds=waited_seconds, snapshot=snapshot)
         return timed_out(snapshot, waited_seconds)
-
-
-def _pid_of(connection: ResilientConnection) -> int | None:
-    return connection.pgconn.backend_pid if connection.pgconn.status == ConnStatus.OK else None

@@ -62,6 +62,8 @@ def _answer(body: dict[str, Any], health: DatabaseHealth) -> HttpResponse:
     response = JsonResponse(body, status=200 if health.healthy else 503)
     if not health.healthy:
         response["Retry-After"] = "2"
+        # The answer to a probe is its result, not an error of the site.
+        response._has_been_logged = True  # type: ignore[attr-defined]
     return _uncached(response)
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import sys
 import threading
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import connections
 
+from . import fork
 from .conf import Configuration
 from .health import DatabaseHealth, HealthProbe
 from .pool import Pool
@@ -41,7 +43,8 @@ class DatabaseResources:
         """Host, port and name: which database this is, for closing all that use it."""
         self.pool = Pool(alias, configuration, connect_arguments, configure) if configuration.pooled else None
         self.probe = HealthProbe(connect_arguments)
-        self.retired = False
+        self.inherited = False
+        """Whether a forked child has this from its parent and must not use it."""
 
     def snapshot(self) -> PoolSnapshot:
         """Return the pool's numbers of this moment. Opens nothing; all zero without a pool."""
@@ -57,11 +60,10 @@ class DatabaseResources:
         """
         return self.probe.check(timeout_seconds=timeout_seconds)
 
-    def close(self, reason: str = "closed", *, retire: bool = False) -> None:
-        """Close the pool's connections, used ones on release."""
-        self.retired = self.retired or retire
+    def close(self, reason: str = "closed", *, wait_seconds: float = 1.0) -> None:
+        """Close the pool's connections, used ones on release; the next query opens it again."""
         if self.pool is not None:
-            self.pool.close(reason, retire=retire)
+            self.pool.close(reason, wait_seconds=wait_seconds)
 
 
 class _Registry(types.ModuleType):
@@ -70,7 +72,8 @@ class _Registry(types.ModuleType):
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.lock = threading.RLock()
-        self.entries: dict[str, tuple[Hashable, DatabaseResources]] = {}
+        self.entries: dict[tuple[str, Hashable], DatabaseResources] = {}
+        self.current: dict[str, Hashable] = {}
         self.inherited: list[DatabaseResources] = []
 
 
@@ -90,25 +93,28 @@ def _registry() -> Any:
 
 
 def obtain(alias: str, key: Hashable, create: Callable[[], DatabaseResources]) -> DatabaseResources:
-    """Return the resources for `alias` and configuration `key`; retire those of another key."""
+    """Return the resources for `alias` and configuration `key`.
+
+    A new configuration closes the pool of the one before. Whoever still has that one may go on
+    with it: two threads with different settings must not end each other's pools in turn.
+    """
     registry = _registry()
     with registry.lock:
-        found = registry.entries.get(alias)
-        if found is not None and found[0] == key and not found[1].retired:
-            return found[1]  # type: ignore[no-any-return]
-        if found is not None:
-            found[1].close("the configuration changed", retire=True)
-        resources = create()
-        registry.entries[alias] = (key, resources)
-        return resources
+        before = registry.current.get(alias)
+        registry.current[alias] = key
+        resources = registry.entries.get((alias, key))
+        if resources is not None:
+            return resources  # type: ignore[no-any-return]
+        resources = registry.entries[alias, key] = create()
+        replaced = registry.entries.get((alias, before))
+    if replaced is not None:
+        replaced.close("the configuration changed")
+    return resources
 
 
 def close_database(database: tuple[str, ...], reason: str) -> None:
     """Close this process's pools for one database, whatever their alias."""
-    registry = _registry()
-    with registry.lock:
-        entries = [resources for _, resources in registry.entries.values()]
-    for resources in entries:
+    for resources in all_resources():
         if resources.database == database:
             resources.close(reason)
 
@@ -129,34 +135,27 @@ def get_database_resources(alias: str = "default") -> DatabaseResources:
 
 
 def all_resources() -> list[DatabaseResources]:
-    """Return what this process holds, for every alias used so far."""
+    """Return what this process holds, for every alias and configuration used so far."""
     registry = _registry()
     with registry.lock:
-        return [resources for _, resources in registry.entries.values()]
+        return list(registry.entries.values())
 
 
 def _close_all_at_exit() -> None:
+    # A thread that is connecting to a frozen server cannot be waited for, and is nobody's business.
+    logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)
     for resources in all_resources():
-        resources.close("the process ends", retire=True)
+        resources.close("the process ends", wait_seconds=0.2)
 
 
 def _forget_after_fork() -> None:
-    """Drop the parent's connections in a child without a byte on the wire.
-
-    Closing them would send Terminate on the parent's sessions. Their descriptors are pointed at
-    the null device instead, so not even a destructor can reach the server.
-    """
     registry = _registry()
     registry.lock = threading.RLock()
-    entries = [resources for _, resources in registry.entries.values()]
+    inherited = list(registry.entries.values())
     registry.entries.clear()
+    registry.current.clear()
     # Kept, because the destructors of psycopg's pools would wait for threads that do not exist.
-    registry.inherited.extend(entries)
-    null = os.open(os.devnull, os.O_RDWR)
-    try:
-        for resources in entries:
-            resources.retired = True
-            if resources.pool is not None:
-                resources.pool.forget(null)
-    finally:
-        os.close(null)
+    registry.inherited.extend(inherited)
+    for resources in inherited:
+        resources.inherited = True
+    fork.forget(resources.pool for resources in inherited if resources.pool is not None)

@@ -29,7 +29,8 @@ def configure_session(
         return False
     calls = ", ".join(["set_config(%s, %s, false)"] * len(wanted))
     values = [text for setting in wanted.items() for text in setting]
-    connection.execute(f"SELECT {calls}", values)  # only placeholders are interpolated
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {calls}", values)  # only placeholders are interpolated
     return True
 
 

@@ -18,7 +18,7 @@ pool_closed = Signal()
 
 pool_condemned = Signal()
 """All connections of a generation are given up after one proof of death. Carries `generation`,
-`reason`."""
+`reason`, and `unreachable`: whether it had no connection because none could be opened."""
 
 connection_opened = Signal()
 """A physical connection was established. Carries `connect_seconds`, `backend_pid`."""

@@ -6,6 +6,7 @@ Not timed: rows fetched later from a named cursor, COPY, and BEGIN / COMMIT.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import sysconfig
@@ -19,6 +20,9 @@ from .signals import emit, slow_query
 
 if TYPE_CHECKING:
     from .lease import Lease
+
+
+logger = logging.getLogger(__name__)
 
 
 class RequestContext(NamedTuple):
@@ -75,7 +79,13 @@ class SlowQueryLog:
     show_parameters: bool
 
     def report(self, cursor: Any, query: Any, params: Any, duration_seconds: float, lease: Lease | None) -> None:
-        """Send `slow_query` for one finished statement."""
+        """Send `slow_query` for one finished statement. Never raises: the statement is done."""
+        try:
+            self._report(cursor, query, params, duration_seconds, lease)
+        except Exception:
+            logger.exception("A slow query could not be reported")
+
+    def _report(self, cursor: Any, query: Any, params: Any, duration_seconds: float, lease: Lease | None) -> None:
         request = current_request.get()
         emit(
             slow_query,
@@ -116,7 +126,10 @@ def _is_skipped(filename: str) -> bool:
 
 
 def _short(filename: str) -> str:
-    relative = os.path.relpath(filename)
+    try:
+        relative = os.path.relpath(filename)
+    except (OSError, ValueError):  # no working directory any more, or another drive
+        return filename
     return filename if relative.startswith("..") else relative
 
 
@@ -125,6 +138,8 @@ def _text_of(query: Any, cursor: Any) -> str:
         text = query.decode(errors="replace")
     elif isinstance(query, str):
         text = query
-    else:
+    elif hasattr(query, "as_string"):
         text = query.as_string(cursor.connection)
+    else:
+        text = repr(query)
     return " ".join(text.split())

@@ -22,12 +22,22 @@ class PoolSnapshot:
     opened_total: int = 0
     connect_failures_total: int = 0
 
+    @property
+    def queued(self) -> int:
+        """Requests that wait for another to finish, not for a connection being opened for them."""
+        return self.waiting - (self.max_size - self.size)
+
     def __str__(self) -> str:
         return f"max_size {self.max_size}, in use {self.in_use}, idle {self.idle}, waiting {self.waiting}"
 
 
 def timed_out(snapshot: PoolSnapshot, waited_seconds: float) -> AcquireTimeout:
-    """No connection became free in time."""
+    """No connection became free in time, or none could be opened at all."""
+    if snapshot.size == 0:
+        return AcquireTimeout(
+            f"Pool {snapshot.alias!r} could not open a connection within {waited_seconds:.1f} s: "
+            f"{snapshot}. The server accepts no connections or does not answer."
+        )
     return AcquireTimeout(
         f"No connection of pool {snapshot.alias!r} became free within {waited_seconds:.1f} s: "
         f"{snapshot}. Hold connections for less time, or raise OPTIONS['pool']['max_size']."

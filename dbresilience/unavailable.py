@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from django.contrib.sessions.exceptions import SessionInterrupted
+from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
 from django.core.handlers import exception as handlers
-from django.db import DatabaseError, InterfaceError
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.template import Context, Engine, TemplateDoesNotExist
 from django.template.loader import get_template
 from django.urls import set_urlconf
 
 from . import signals
-from .errors import Classification, classify
+from .errors import NOT_TRANSIENT, Classification, classify
 
 requests_log = logging.getLogger("dbresilience.requests")
 
@@ -41,8 +41,6 @@ def response_for(request: HttpRequest, exc: BaseException) -> HttpResponse | Non
     error, classification = _find_database_error(exc)
     if error is None or classification.status is None:
         return None
-    retry_after = _retry_after_seconds(classification)
-    response = _render(request, classification.status, retry_after)
     requests_log.error(
         "%s %s answered %d: %s",
         request.method,
@@ -58,6 +56,7 @@ def response_for(request: HttpRequest, exc: BaseException) -> HttpResponse | Non
             "classification": classification.name,
         },
     )
+    response = _render(request, classification.status, _retry_after_seconds(classification))
     # Django would log every 5xx once more.
     response._has_been_logged = True  # type: ignore[attr-defined]
     signals.emit(
@@ -74,23 +73,27 @@ def response_for(request: HttpRequest, exc: BaseException) -> HttpResponse | Non
 def _find_database_error(
     exc: BaseException,
 ) -> tuple[BaseException | None, Classification]:
-    """Follow `raise … from` to a database error.
+    """Follow the chain of causes to a database error.
 
-    Django's session middleware hides one: a failed save is reported as a deleted session, a 400,
-    with the database error as mere context.
+    An exception that is an answer in itself (404, 403, 400) stands, whatever caused it; except
+    that Django's session middleware reports a save that the database refused as a deleted
+    session, a 400. `raise … from error` is followed always; an error that was merely being handled
+    only if it says that the database is away.
     """
+    is_answer = isinstance(exc, (Http404, PermissionDenied, BadRequest, SuspiciousOperation))
+    if is_answer and not isinstance(exc, SessionInterrupted):
+        return None, NOT_TRANSIENT
     seen: set[int] = set()
+    explicit = True
     current: BaseException | None = exc
-    implicit = isinstance(exc, SessionInterrupted)
     while current is not None and id(current) not in seen:
         seen.add(id(current))
-        classification = classify(current)
-        if classification.status is not None:
-            return current, classification
-        if isinstance(current, DatabaseError | InterfaceError) and not implicit:
-            break
-        current = current.__cause__ or (current.__context__ if implicit else None)
-    return None, classify(exc)
+        found = classify(current)
+        if found.status is not None and (explicit or found.outage or is_answer):
+            return current, found
+        explicit = explicit and current.__cause__ is not None
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
+    return None, NOT_TRANSIENT
 
 
 def _retry_after_seconds(classification: Classification) -> int:
@@ -131,8 +134,11 @@ def _page(context: dict[str, Any]) -> str:
     try:
         return get_template("503.html").render(context)
     except TemplateDoesNotExist:
-        source = Path(__file__).parent / "templates" / "dbresilience" / "unavailable.html"
-        return Engine().from_string(source.read_text()).render(Context(context))
+        pass
+    except Exception:
+        requests_log.exception("503.html could not be rendered; the built-in page was sent instead")
+    source = Path(__file__).parent / "templates" / "dbresilience" / "unavailable.html"
+    return Engine().from_string(source.read_text()).render(Context(context))
 
 
 def install() -> None:

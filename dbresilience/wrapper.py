@@ -10,121 +10,40 @@ connection; afterwards `connection.connection` is None, as after `close()`.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
-from django.conf import settings
-from django.db.backends.base.base import NO_DB_ALIAS
+from django.db import InterfaceError
 from django.db.backends.postgresql.base import TIMESTAMPTZ_OID
 from django.db.backends.postgresql.psycopg_any import IsolationLevel, register_tzloader
 from django.db.backends.signals import connection_created
 from django.utils.asyncio import async_unsafe
 from psycopg.pq import Format, TransactionStatus
 
-from . import connection as connections_of_ours
-from .conf import OUR_KEYS, Configuration
+from . import cursors
+from .connecting import ConnectingMixin
 from .connection import ResilientConnection
-from .identity import database_of, hashable
+from .identity import database_of
 from .lease import Lease
-from .pool import PoolRetired
-from .resources import DatabaseResources, close_database, obtain
+from .resources import close_database
 from .session import configure_session, isolation_level
-from .slow_queries import SlowQueryLog
-
-if TYPE_CHECKING:
-    from django.db.backends.postgresql.base import DatabaseWrapper as _Base
-else:
-    _Base = object
 
 
-class ResilienceMixin(_Base):
+class ResilienceMixin(ConnectingMixin):
     """Leases connections from this process's pool; see the module for when."""
 
     def __init__(self, settings_dict: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         super().__init__(settings_dict, *args, **kwargs)
         self._lease: Lease | None = None
-        self._resources: DatabaseResources | None = None
-        self._resources_key: Hashable = None
-
-    # Which pool
-
-    @property
-    def resources(self) -> DatabaseResources:
-        """This process's resources for the alias, looked up again when the settings change."""
-        given = self.settings_dict
-        key = (
-            given["NAME"], given["HOST"], given["PORT"], given["USER"], given["PASSWORD"],
-            self.timezone_name, settings.DEBUG, given["OPTIONS"],
-        )  # fmt: skip
-        found = self._resources
-        if found is None or found.retired or key != self._resources_key:
-            # A copy, since tests change OPTIONS in place.
-            key = (*key[:-1], dict(given["OPTIONS"]))
-            found = obtain(self.alias, hashable(key), self._create_resources)
-            self._resources, self._resources_key = found, key
-        return found
-
-    def _create_resources(self) -> DatabaseResources:
-        given = {**self.settings_dict, "OPTIONS": dict(self.settings_dict["OPTIONS"])}
-        configuration = Configuration.from_settings(self.alias, given, debug=settings.DEBUG)
-        if self.alias == NO_DB_ALIAS:
-            configuration = replace(configuration, pooled=False)
-        arguments = {**self.get_connection_params(), "autocommit": True}
-        timezone_name, role = self.timezone_name, given["OPTIONS"].get("assume_role")
-
-        def configure(connection: ResilientConnection) -> None:
-            configure_session(connection, configuration, timezone_name, role)
-
-        return DatabaseResources(
-            alias=self.alias,
-            configuration=configuration,
-            database=database_of(given),
-            connect_arguments=lambda: arguments,
-            configure=configure,
-        )
-
-    @property
-    def _pooled(self) -> bool:
-        return self.alias != NO_DB_ALIAS and self.resources.pool is not None
-
-    @property
-    def pool(self) -> Any:
-        """psycopg's pool of the current generation, as Django's own backend has it, or None."""
-        if not self._pooled:
-            return None
-        assert self.resources.pool is not None
-        return self.resources.pool.connections()
+        self._pins = 0
 
     def close_pool(self) -> None:
         """Close this process's pools for this database; the next query opens them again."""
-        self._give_back()
+        if not self.in_atomic_block and self.autocommit:
+            self._give_back()
         close_database(database_of(self.settings_dict), "close_pool() was called")
-
-    # Connecting
-
-    def get_connection_params(self) -> dict[str, Any]:
-        """Return psycopg's arguments: Django's, without our options and with our cursors."""
-        given = self.settings_dict["OPTIONS"]
-        configuration = Configuration.from_settings(self.alias, self.settings_dict, debug=settings.DEBUG)
-        params = super().get_connection_params()
-        for key in OUR_KEYS & params.keys():
-            del params[key]
-        server_side = given.get("server_side_binding") is True
-        if "cursor_factory" not in given:
-            params["cursor_factory"] = (
-                connections_of_ours.LeasedServerBindingCursor if server_side else connections_of_ours.LeasedCursor
-            )
-        # libpq's smallest value is 2 seconds; smaller ones mean "wait for ever" or 2.
-        params["connect_timeout"] = max(2, round(configuration.connect_timeout_seconds))
-        params["log_addresses"] = configuration.log_addresses
-        if configuration.slow_query_seconds is not None:
-            params["slow_query_log"] = SlowQueryLog(
-                self.alias, configuration.slow_query_seconds, configuration.slow_query_parameters
-            )
-        return params
 
     @async_unsafe
     def connect(self) -> None:
@@ -142,28 +61,23 @@ class ResilienceMixin(_Base):
         self.errors_occurred = False
         self.health_check_done = True
         self.run_on_commit = []
-        lease = self._acquire()
+        if self._pins:
+            raise InterfaceError("The pinned connection was closed; what was set on it is gone.")
+        assert self.resources.pool is not None
+        lease = self.resources.pool.acquire()
         lease.holder = self
         self._lease = lease
         self.connection = lease.connection
         self.autocommit = True
-        lease.pins += 1
+        self._pins += 1  # receivers of connection_created query, too
         try:
             self._greet(lease.connection)
         except BaseException:
             lease.discard = True
             self._give_back()
             raise
-        lease.pins -= 1
-
-    def _acquire(self) -> Lease:
-        while True:
-            pool = self.resources.pool
-            assert pool is not None
-            try:
-                return pool.acquire()
-            except PoolRetired:
-                continue
+        finally:
+            self._pins -= 1
 
     def _greet(self, connection: ResilientConnection) -> None:
         level = self.settings_dict["OPTIONS"].get("isolation_level")
@@ -176,23 +90,6 @@ class ResilienceMixin(_Base):
             connection.announced = True
         if not self.settings_dict["AUTOCOMMIT"]:
             self.set_autocommit(False)
-
-    def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
-        """Connect without the pool: ``pool=False``, and the connection that creates databases."""
-        self.isolation_level = IsolationLevel.READ_COMMITTED
-        connection = ResilientConnection.connect(**conn_params)
-        level = self.settings_dict["OPTIONS"].get("isolation_level")
-        if level is not None:
-            self.isolation_level = isolation_level(level)
-            connection.isolation_level = psycopg.IsolationLevel(self.isolation_level.value)
-        return connection
-
-    def _configure_connection(self, connection: Any) -> bool:
-        if self._pooled:
-            return False  # done once for each physical connection, by the pool
-        configuration = Configuration.from_settings(self.alias, self.settings_dict, debug=settings.DEBUG)
-        role = self.settings_dict["OPTIONS"].get("assume_role")
-        return configure_session(connection, configuration, self.timezone_name, role)
 
     def ensure_timezone(self) -> bool:
         """Adopt a changed time zone; connections made before are not used again."""
@@ -211,7 +108,7 @@ class ResilienceMixin(_Base):
         if (
             lease is not None
             and lease.cursors <= 0
-            and not lease.pins
+            and not self._pins
             and not self.in_atomic_block
             and self.autocommit
             and lease.pool.configuration.lease == "transaction"
@@ -231,12 +128,10 @@ class ResilienceMixin(_Base):
         """In a forked child: the parent's connection is not ours."""
         self._lease = None
         self.connection = None
-        self.in_atomic_block = False
-        self.atomic_blocks = []
-        self.savepoint_ids = []
-        self.needs_rollback = False
-        self.run_on_commit = []
         self._resources = None
+        if self.in_atomic_block:
+            # The transaction goes on in the parent; here its block can only fail.
+            self.closed_in_transaction = self.needs_rollback = True
 
     def _close(self) -> None:
         if self._lease is None:
@@ -247,14 +142,14 @@ class ResilienceMixin(_Base):
         self._give_back()
 
     def close_if_health_check_failed(self) -> None:
-        """Nothing to do with a pool: liveness is looked at when a connection is acquired."""
-        if not self._pooled:
+        """Nothing to do for a lease: liveness is looked at when a connection is acquired."""
+        if self._lease is None:
             super().close_if_health_check_failed()
 
     def get_autocommit(self) -> bool:
         """Return the autocommit state, without taking a connection for the question."""
-        if self.connection is None and self._pooled and not self.in_atomic_block:
-            return bool(self.settings_dict["AUTOCOMMIT"])
+        if self.connection is None and not self.in_atomic_block and self.settings_dict["AUTOCOMMIT"]:
+            return True
         return super().get_autocommit()
 
     def set_autocommit(self, autocommit: bool, *args: Any, **kwargs: Any) -> None:
@@ -274,9 +169,9 @@ class ResilienceMixin(_Base):
         if not name:
             return super().create_cursor()
         cursor_class = (
-            connections_of_ours.LeasedServerBindingServerSideCursor
+            cursors.LeasedServerBindingServerSideCursor
             if self.settings_dict["OPTIONS"].get("server_side_binding") is True
-            else connections_of_ours.LeasedServerSideCursor
+            else cursors.LeasedServerSideCursor
         )
         assert self.connection is not None
         cursor = cursor_class(self.connection, name=name, scrollable=False, withhold=self.connection.autocommit)
@@ -289,12 +184,27 @@ class ResilienceMixin(_Base):
     def pinned(self) -> Iterator[None]:
         """Keep one connection for a block; see `dbresilience.pinned`."""
         self.ensure_connection()
-        lease = self._lease
-        if lease is not None:
-            lease.pins += 1
+        self._pins += 1
         try:
             yield
         finally:
-            if lease is not None:
-                lease.pins -= 1
-                self.release_if_unneeded()
+            self._pins -= 1
+            self.release_if_unneeded()
+
+    def schema_editor(self, *args: Any, **kwargs: Any) -> Any:
+        """Return a schema editor; connections greet their receivers anew afterwards.
+
+        Migrations create types (hstore, citext) whose adapters connection_created registers.
+        """
+        if self._pooled:
+            assert self.resources.pool is not None
+            for connection in list(self.resources.pool.physical):
+                connection.announced = False
+        return super().schema_editor(*args, **kwargs)
+
+    def _prepare_cursor(self, cursor: Any) -> Any:
+        try:
+            return super()._prepare_cursor(cursor)  # type: ignore[misc]  # not in the stubs
+        except BaseException:
+            cursor.close()  # refused, for example in the wrong thread: it must not keep the lease
+            raise

@@ -48,7 +48,7 @@ def make_wrapper(database_url: str, django_db_blocker: Any) -> Iterator[MakeWrap
         for wrapper in made:
             wrapper.inc_thread_sharing()
             wrapper.close()
-            wrapper.resources.close("the test ended", retire=True)
+            wrapper.resources.close("the test ended")
         del connections.settings[alias]
         del connections[alias]
 

@@ -1,0 +1,119 @@
+"""How an entry of ``settings.DATABASES`` becomes a pool and psycopg connections of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from django.conf import settings
+from django.db.backends.base.base import NO_DB_ALIAS
+from django.db.backends.postgresql.psycopg_any import IsolationLevel
+
+from . import cursors
+from .conf import OUR_KEYS, Configuration
+from .connection import ResilientConnection
+from .identity import database_of, hashable
+from .resources import DatabaseResources, obtain
+from .session import configure_session, isolation_level
+from .slow_queries import SlowQueryLog
+
+if TYPE_CHECKING:
+    from django.db.backends.postgresql.base import DatabaseWrapper as _Base
+else:
+    _Base = object
+
+
+class ConnectingMixin(_Base):
+    """Finds the pool of an alias; connects for it, and without one."""
+
+    _resources: DatabaseResources | None = None
+    _resources_key: Hashable = None
+
+    # Which pool
+
+    @property
+    def resources(self) -> DatabaseResources:
+        """This process's resources for the alias, looked up again when the settings change."""
+        given = self.settings_dict
+        key = (
+            given["NAME"], given["HOST"], given["PORT"], given["USER"], given["PASSWORD"],
+            self.timezone_name, settings.DEBUG, given["OPTIONS"],
+        )  # fmt: skip
+        found = self._resources
+        if found is None or found.inherited or key != self._resources_key:
+            # A copy, since tests change OPTIONS in place.
+            key = (*key[:-1], dict(given["OPTIONS"]))
+            found = obtain(self.alias, hashable(key), self._create_resources)
+            self._resources, self._resources_key = found, key
+        return found
+
+    def _create_resources(self) -> DatabaseResources:
+        given = {**self.settings_dict, "OPTIONS": dict(self.settings_dict["OPTIONS"])}
+        configuration = Configuration.from_settings(self.alias, given, debug=settings.DEBUG)
+        if self.alias == NO_DB_ALIAS:
+            configuration = replace(configuration, pooled=False)
+        arguments = {**self.get_connection_params(), "autocommit": True}
+        timezone_name, role = self.timezone_name, given["OPTIONS"].get("assume_role")
+
+        def configure(connection: ResilientConnection) -> None:
+            configure_session(connection, configuration, timezone_name, role)
+
+        return DatabaseResources(
+            alias=self.alias,
+            configuration=configuration,
+            database=database_of(given),
+            connect_arguments=lambda: arguments,
+            configure=configure,
+        )
+
+    @property
+    def _pooled(self) -> bool:
+        return self.alias != NO_DB_ALIAS and self.resources.pool is not None
+
+    @property
+    def pool(self) -> Any:
+        """psycopg's pool of the current generation, as Django's own backend has it, or None."""
+        if not self._pooled:
+            return None
+        assert self.resources.pool is not None
+        return self.resources.pool.connections()
+
+    # Connecting
+
+    def get_connection_params(self) -> dict[str, Any]:
+        """Return psycopg's arguments: Django's, without our options and with our cursors."""
+        given = self.settings_dict["OPTIONS"]
+        configuration = Configuration.from_settings(self.alias, self.settings_dict, debug=settings.DEBUG)
+        params = super().get_connection_params()
+        for key in OUR_KEYS & params.keys():
+            del params[key]
+        server_side = given.get("server_side_binding") is True
+        if "cursor_factory" not in given:
+            params["cursor_factory"] = cursors.LeasedServerBindingCursor if server_side else cursors.LeasedCursor
+        # libpq's smallest value is 2 seconds; smaller ones mean "wait for ever" or 2.
+        params["connect_timeout"] = max(2, round(configuration.connect_timeout_seconds))
+        params["log_addresses"] = configuration.log_addresses
+        if configuration.slow_query_seconds is not None:
+            params["slow_query_log"] = SlowQueryLog(
+                self.alias, configuration.slow_query_seconds, configuration.slow_query_parameters
+            )
+        return params
+
+    def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
+        """Connect without the pool: ``pool=False``, and the connection that creates databases."""
+        self.isolation_level = IsolationLevel.READ_COMMITTED
+        connection = ResilientConnection.connect(**conn_params)
+        level = self.settings_dict["OPTIONS"].get("isolation_level")
+        if level is not None:
+            self.isolation_level = isolation_level(level)
+            connection.isolation_level = psycopg.IsolationLevel(self.isolation_level.value)
+        return connection
+
+    def _configure_connection(self, connection: Any) -> bool:
+        if self._pooled:
+            return False  # done once for each physical connection, by the pool
+        configuration = Configuration.from_settings(self.alias, self.settings_dict, debug=settings.DEBUG)
+        role = self.settings_dict["OPTIONS"].get("assume_role")
+        return configure_session(connection, configuration, self.timezone_name, role)

@@ -1,0 +1,153 @@
+"""Cursors that count as use of the lease, time their statements, and stop when the lease is over.
+
+They subclass Django's own, with the same constructor, so the debug toolbar and other wrappers see
+nothing new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from django.db.backends.postgresql.base import Cursor, ServerBindingCursor, ServerSideCursor
+from psycopg.pq import ConnStatus
+
+from .errors import RAISED_BY_CLIENT, RAISED_BY_OWN_READ_ONLY, mark
+
+if TYPE_CHECKING:
+    from .lease import Lease
+
+    _Cursor = psycopg.Cursor[Any]
+else:
+    _Cursor = object
+
+
+class LeasedCursorMixin(_Cursor):
+    """What all of ours do."""
+
+    def __init__(self, connection: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(connection, *args, **kwargs)
+        self._log = getattr(connection, "slow_query_log", None)
+        self._lease: Lease | None = getattr(connection, "lease", None)
+        self._counts = self._lease is not None
+        if self._lease is not None:
+            self._lease.cursors += 1
+
+    def execute(self, query: Any, params: Any = None, **kwargs: Any) -> Any:
+        """Execute as psycopg does; see `slow_queries` for what is timed."""
+        self._check_lease()
+        started = perf_counter()
+        try:
+            return super().execute(query, params, **kwargs)
+        except psycopg.Error as error:
+            self._note(error)
+            raise
+        finally:
+            if self._log is not None:
+                elapsed = perf_counter() - started
+                if elapsed >= self._log.threshold_seconds:
+                    self._log.report(self, query, params, elapsed, self._lease)
+
+    def executemany(self, query: Any, params_seq: Any, **kwargs: Any) -> Any:
+        """Execute as psycopg does; the whole batch is one entry of the slow-query log."""
+        self._check_lease()
+        started = perf_counter()
+        try:
+            return super().executemany(query, params_seq, **kwargs)
+        except psycopg.Error as error:
+            self._note(error)
+            raise
+        finally:
+            if self._log is not None:
+                elapsed = perf_counter() - started
+                if elapsed >= self._log.threshold_seconds:
+                    self._log.report(self, query, None, elapsed, self._lease)
+
+    @contextmanager
+    def copy(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        """Copy as psycopg does."""
+        self._check_lease()
+        with super().copy(*args, **kwargs) as copy:
+            yield copy
+
+    def stream(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        """Stream as psycopg does."""
+        self._check_lease()
+        return super().stream(*args, **kwargs)
+
+    def leave_lease(self) -> None:
+        """Stop counting as use of the lease."""
+        if self._counts and self._lease is not None:
+            self._counts = False
+            self._lease.cursors -= 1
+
+    def close(self) -> None:
+        """Close the cursor; the last one outside a transaction gives the connection back."""
+        counted, self._counts = self._counts, False
+        try:
+            self._close_quietly()
+        finally:
+            if counted and self._lease is not None:
+                self._lease.cursor_closed()
+
+    def _close_quietly(self) -> None:
+        super().close()
+
+    def _check_lease(self) -> None:
+        if self._lease is not None and self._lease.is_over:
+            raise psycopg.InterfaceError("The connection of this cursor was given back to its pool.")
+
+    def _note(self, error: psycopg.Error) -> None:
+        """Remember the error for the end of the lease, with what only the connection knows."""
+        connection = self.connection
+        if error.sqlstate is None and connection.pgconn.status == ConnStatus.OK:
+            mark(error, RAISED_BY_CLIENT)
+        elif error.sqlstate == "25006" and not getattr(connection, "is_read_only_server", True):
+            mark(error, RAISED_BY_OWN_READ_ONLY)
+        if self._lease is not None:
+            self._lease.last_error = error
+
+
+class LeasedNamedCursorMixin(LeasedCursorMixin):
+    """A named cursor asks the server for each batch of rows, and to close it."""
+
+    def fetchone(self) -> Any:
+        """Fetch as psycopg does."""
+        self._check_lease()
+        return super().fetchone()
+
+    def fetchmany(self, *args: Any, **kwargs: Any) -> Any:
+        """Fetch as psycopg does."""
+        self._check_lease()
+        return super().fetchmany(*args, **kwargs)
+
+    def fetchall(self) -> Any:
+        """Fetch as psycopg does."""
+        self._check_lease()
+        return super().fetchall()
+
+    def _close_quietly(self) -> None:
+        if self._lease is not None and self._lease.is_over:
+            # It went with its session's transaction; CLOSE would be sent to another holder's.
+            psycopg.Cursor.close(self)
+        else:
+            super()._close_quietly()
+
+
+class LeasedCursor(LeasedCursorMixin, Cursor):
+    """Client-side binding, Django's default."""
+
+
+class LeasedServerBindingCursor(LeasedCursorMixin, ServerBindingCursor):
+    """Server-side binding, for ``OPTIONS["server_side_binding"]``."""
+
+
+class LeasedServerSideCursor(LeasedNamedCursorMixin, ServerSideCursor):
+    """A named cursor, for ``QuerySet.iterator()``."""
+
+
+class LeasedServerBindingServerSideCursor(LeasedNamedCursorMixin, psycopg.ServerCursor[Any]):
+    """A named cursor with server-side binding."""
