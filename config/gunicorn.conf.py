@@ -44,13 +44,26 @@ def interrupt_replies() -> None:
 
 def post_worker_init(worker: Any) -> None:
     """Let running replies end, but stop them in time to save what they have."""
-    if ASGI:
-        # uvicorn cancels the running requests then, which interrupts their replies.
-        worker.config.timeout_graceful_shutdown = int(graceful_timeout - SAVING_SECONDS)
-        # It raises the signal again when it is done; the default action would skip every exit handler.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    if not ASGI:
+        interrupt_in_time()
         return
+    # uvicorn raises the signal again when it is done; the default action would skip every exit handler.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # What it would do to requests that do not end is cancel them, with a traceback for each: only if all else failed.
+    worker.config.timeout_graceful_shutdown = max(1, int(graceful_timeout - SAVING_SECONDS / 3))
+    # It installs its own handler when it begins to serve, and tells us so in the same thread.
+    notify = worker.config.callback_notify
 
+    async def serving() -> None:
+        worker.config.callback_notify = notify
+        interrupt_in_time()
+        await notify()
+
+    worker.config.callback_notify = serving
+
+
+def interrupt_in_time() -> None:
+    """On SIGTERM do what would be done anyway, and set a clock for the replies."""
     stop_accepting = signal.getsignal(signal.SIGTERM)
 
     def stop(number: int, frame: FrameType | None) -> None:
