@@ -68,8 +68,9 @@ class ThreadView(ChatAPIView):
     @extend_schema(operation_id="delete_thread", responses={204: None, **problems()})
     def delete(self, request: Request, thread_id: UUID) -> HttpResponse:
         thread = _own_thread(request, thread_id)
-        watch.interrupt_thread(thread.pk)
         services.delete_thread(thread=thread)
+        # Afterwards, so that a turn cannot save its end into a thread that is about to go.
+        watch.interrupt_thread(thread_id)
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 

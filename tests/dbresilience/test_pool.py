@@ -75,6 +75,7 @@ def test_terminated_idle_connections_are_never_handed_out(
     pid_of(wrapper)
     wait_until(lambda: wrapper.resources.snapshot().idle == 5)
     postgres.terminate_backends(wrapper.settings_dict["NAME"])
+    wait_until(lambda: postgres.backends(wrapper.settings_dict["NAME"]) == 0)
     started = time.monotonic()
     assert not in_threads(20, lambda: pid_of(make_wrapper(pool={"max_size": 5, "min_size": 5})))
     assert time.monotonic() - started < 2
