@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -92,11 +91,12 @@ def start_site(database_url: str) -> Iterator[Callable[..., Site]]:
         yield start
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium_browser() -> Iterator[Browser]:
-    # Playwright runs an event loop in this thread; Django would take every query for a mistake.
-    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
-    with chromium() as browser:
+    """One browser for a file: Playwright runs an event loop in this thread, which other files' tests must not find."""
+    with pytest.MonkeyPatch.context() as patch, chromium() as browser:
+        # Django would take every query beside that loop for a mistake.
+        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
         yield browser
 
 

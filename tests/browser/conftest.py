@@ -103,7 +103,7 @@ def site(_postgres_of_session: ThrowawayPostgres) -> Iterator[Site]:
         yield site
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def logged_in(chromium_browser: Browser, site: Site) -> StorageState:
     """The cookies of somebody who logged in through the form."""
     context = chromium_browser.new_context()
