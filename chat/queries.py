@@ -7,7 +7,7 @@ from uuid import UUID
 
 from django.contrib.auth.models import AbstractBaseUser
 from django.contrib.postgres.search import SearchHeadline, SearchQuery, SearchVector
-from django.db.models import Prefetch, QuerySet
+from django.db.models import Exists, OuterRef, Prefetch, QuerySet
 
 from chat.limits import HISTORY_MESSAGES
 from chat.models import SEARCH_CONFIG, Message, Thread, ToolCall
@@ -46,15 +46,17 @@ def history_before(message: Message) -> list[Message]:
 def search_messages(*, owner_id: Any, text: str, before: UUID | None = None, limit: int = 5) -> list[dict[str, Any]]:
     """Full-text search over everything said in the owner's threads, newest first."""
     query = SearchQuery(text, config=SEARCH_CONFIG, search_type="websearch")
+    # What an earlier search found would be found again, each time at greater length.
+    about_searches = ToolCall.objects.filter(reply=OuterRef("pk"), name="search_my_messages")
     found = (
-        Message.objects.filter(thread__owner_id=owner_id)
+        Message.objects.filter(~Exists(about_searches), thread__owner_id=owner_id)
         .annotate(search=SearchVector("content", config=SEARCH_CONFIG))
         .filter(search=query)
     )
     if before is not None:
         found = found.filter(pk__lt=before)
     snippet = SearchHeadline(
-        "content", query, config=SEARCH_CONFIG, start_sel="**", stop_sel="**", max_words=30, min_words=10
+        "content", query, config=SEARCH_CONFIG, start_sel="«", stop_sel="»", max_words=30, min_words=10
     )
     rows = found.order_by("-pk")[:limit].annotate(snippet=snippet)
     return [

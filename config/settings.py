@@ -101,6 +101,8 @@ if DEBUG_TOOLBAR:
     INSTALLED_APPS.append("debug_toolbar")
     before_static_files = MIDDLEWARE.index("whitenoise.middleware.WhiteNoiseMiddleware")
     MIDDLEWARE.insert(before_static_files, "debug_toolbar.middleware.DebugToolbarMiddleware")
+# Closed until somebody wants it: open, it covers the page's buttons.
+DEBUG_TOOLBAR_CONFIG = {"SHOW_COLLAPSED": True}
 INTERNAL_IPS = ["127.0.0.1", "::1"]
 
 ROOT_URLCONF = "config.urls"

@@ -27,7 +27,9 @@ TIME = re.compile(
 ZONE = re.compile(r"\b(?:in|at)\s+(?P<zone>[A-Z][A-Za-z_]+(?:/[A-Za-z_+\-0-9]+)*)")
 DATABASE = re.compile(r"\b(?:database|postgres(?:ql)?|db|connection pool)\b", re.IGNORECASE)
 ASKS_STATE = re.compile(
-    r"\b(?:ok|okay|fine|up|down|alive|healthy|health|status|state|doing|working|running|how|reachable)\b", re.IGNORECASE
+    r"\b(?:ok|okay|fine|all right|alright|well|up|down|alive|healthy|health|status|state|doing|working|running|how|"
+    r"reachable)\b",
+    re.IGNORECASE,
 )
 SUM = re.compile(
     r"^(?:what(?:'s| is)|how much is|calculate|compute|work out|evaluate)?\s*"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 ABILITIES = """\
@@ -11,6 +12,14 @@ ABILITIES = """\
 - **Tell the time**: *what time is it?*, or *what time is it in Asia/Tokyo?*
 - **Look after the database**: *is the database ok?*
 - **Show what I can write**: *show me some Markdown*"""
+
+
+_MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~])")
+
+
+def plain(text: str) -> str:
+    """What somebody wrote, so that none of it is taken for Markdown of ours."""
+    return _MARKUP.sub(r"\\\1", " ".join(text.split()))
 
 
 def help_text() -> str:
@@ -28,7 +37,7 @@ def greeting() -> str:
 def not_understood(text: str) -> str:
     quoted = text if len(text) <= 200 else text[:199].rstrip() + "…"
     return (
-        f"You said:\n\n> {quoted}\n\n"
+        f"You said:\n\n> {plain(quoted)}\n\n"
         "I have stored that, and you can search for it later. Without a model I understand only plain requests:\n\n"
         f"{ABILITIES}"
     )
@@ -61,13 +70,13 @@ def result_text(tool: str, content: str) -> str:
 def _search(result: dict[str, Any]) -> str:
     hits = result["messages"]
     if not hits:
-        return f"I found nothing about **{result['query']}** in your messages."
+        return f"I found nothing about **{plain(result['query'])}** in your messages."
     count = f"{len(hits)} message" + ("s" if len(hits) != 1 else "")
-    lines = [f"I found {count} about **{result['query']}**, newest first:\n"]
+    lines = [f"I found {count} about **{plain(result['query'])}**, newest first:\n"]
     for hit in hits:
         who = "you" if hit["role"] == "user" else "I"
-        snippet = " ".join(hit["snippet"].split())
-        lines.append(f"- In *{hit['thread']['title']}* ({hit['said_at'][:10]}) {who} said: {snippet}")
+        title, snippet = plain(hit["thread"]["title"]), plain(hit["snippet"])
+        lines.append(f"- In *{title}* ({hit['said_at'][:10]}) {who} said: {snippet}")
     return "\n".join(lines)
 
 
@@ -88,7 +97,7 @@ def _database(result: dict[str, Any]) -> str:
     if not pool:
         return text + "."
     rows = "\n".join(f"| {name.replace('_', ' ')} | {value} |" for name, value in pool.items())
-    return f"{text}. The connection pool of this process:\n\n| | |\n|---|---|\n{rows}"
+    return f"{text}. The connection pool of this process:\n\n| pool | connections |\n|---|--:|\n{rows}"
 
 
 WORDINGS = {

@@ -156,7 +156,7 @@ class TestOverTheAPI:
         found = reply["tool_calls"][0]["result"]["messages"]
         assert all("March" in hit["snippet"] for hit in found)
         assert any(hit["role"] == "user" for hit in found)
-        assert "**invoices**" in reply["content"]
+        assert "«invoices»" in reply["content"]
         assert "blue folder" in reply["content"]
 
     def test_it_says_when_there_is_nothing(self, api: APIClient) -> None:
