@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from collections.abc import Iterator
@@ -21,15 +20,6 @@ from tests.support.openai_server import Break, OpenAIServer, Pause, Raw, Refusal
 from tests.support.postgres import wait_until
 
 QUESTION = [Said(role="user", content="Hello?")]
-
-
-@pytest.fixture(autouse=True)
-def _thread_without_a_loop() -> Iterator[None]:
-    """A turn has a thread of its own; in the tests' thread the loop of Playwright may be running."""
-    loop = asyncio._get_running_loop()
-    asyncio._set_running_loop(None)
-    yield
-    asyncio._set_running_loop(loop)
 
 
 @pytest.fixture
