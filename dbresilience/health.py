@@ -1,6 +1,6 @@
 """Is the database well? Asked on a connection outside the pool, with one check in flight.
 
-So a full pool is not mistaken for an outage, and any number of probes costs one connection a
+So a full pool is not mistaken for an outage, and any number of probes costs five connections a
 second at most.
 """
 
@@ -18,8 +18,8 @@ import psycopg
 
 from .errors import classify
 
-MEMORY_SECONDS = 1.0
-"""How long one answer serves all who ask: a probe per second per process costs nothing."""
+MEMORY_SECONDS = 0.2
+"""How long one answer serves all who ask. Short, so that a stop is not called health for long."""
 
 
 @dataclass(frozen=True, slots=True)

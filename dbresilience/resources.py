@@ -53,7 +53,7 @@ class DatabaseResources:
         return PoolSnapshot(self.alias)
 
     def health(self, *, timeout_seconds: float = 0.8) -> DatabaseHealth:
-        """Ask the server on a connection outside the pool, at most once a second.
+        """Ask the server on a connection outside the pool, however many ask.
 
         Args:
             timeout_seconds: longest time this call takes; then the answer is unhealthy.

@@ -12,6 +12,7 @@ from asgiref.sync import async_to_sync
 from django.test import AsyncClient, Client
 
 from dbresilience import probes
+from dbresilience.health import MEMORY_SECONDS
 from dbresilience.middleware import ProbeMiddleware
 from tests.support.postgres import ThrowawayPostgres
 
@@ -77,11 +78,11 @@ def test_a_stopped_server_is_unhealthy_and_recovers(make_wrapper: MakeWrapper, p
     resources = make_wrapper().resources
     assert resources.health().healthy
     postgres.stop("immediate")
-    time.sleep(1.1)  # the memory of one second
+    time.sleep(MEMORY_SECONDS + 0.1)
     sick = resources.health()
     assert (sick.healthy, sick.latency_ms, sick.state) == (False, None, "connection_lost")
     postgres.start()
-    time.sleep(1.1)
+    time.sleep(MEMORY_SECONDS + 0.1)
     assert resources.health().healthy
 
 
