@@ -38,6 +38,7 @@ class ResilienceMixin(ConnectingMixin):
         super().__init__(settings_dict, *args, **kwargs)
         self._lease: Lease | None = None
         self._pins = 0
+        self._busy = 0
 
     def close_pool(self) -> None:
         """Close this process's pools for this database; the next query opens them again."""
@@ -69,7 +70,7 @@ class ResilienceMixin(ConnectingMixin):
         self._lease = lease
         self.connection = lease.connection
         self.autocommit = True
-        self._pins += 1  # receivers of connection_created query, too
+        self._busy += 1  # receivers of connection_created query, too
         try:
             self._greet(lease.connection)
         except BaseException:
@@ -77,7 +78,7 @@ class ResilienceMixin(ConnectingMixin):
             self._give_back()
             raise
         finally:
-            self._pins -= 1
+            self._busy -= 1
 
     def _greet(self, connection: ResilientConnection) -> None:
         level = self.settings_dict["OPTIONS"].get("isolation_level")
@@ -109,6 +110,7 @@ class ResilienceMixin(ConnectingMixin):
             lease is not None
             and lease.cursors <= 0
             and not self._pins
+            and not self._busy
             and not self.in_atomic_block
             and self.autocommit
             and lease.pool.configuration.lease == "transaction"
@@ -201,6 +203,18 @@ class ResilienceMixin(ConnectingMixin):
             for connection in list(self.resources.pool.physical):
                 connection.announced = False
         return super().schema_editor(*args, **kwargs)
+
+    def _cursor(self, name: str | None = None) -> Any:
+        # Between connecting and the new cursor's count: what runs in ensure_connection() may query.
+        self._busy += 1
+        try:
+            cursor = super()._cursor(name)  # type: ignore[misc]  # not in the stubs
+        except BaseException:
+            self._busy -= 1
+            self.release_if_unneeded()
+            raise
+        self._busy -= 1
+        return cursor
 
     def _prepare_cursor(self, cursor: Any) -> Any:
         try:
