@@ -70,7 +70,7 @@ class ConnectingMixin(_Base):
 
     @property
     def _pooled(self) -> bool:
-        return self.alias != NO_DB_ALIAS and self.resources.pool is not None
+        return self.resources.pool is not None
 
     @property
     def pool(self) -> Any:

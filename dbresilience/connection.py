@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import select
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -51,6 +52,9 @@ class ResilientConnection(psycopg.Connection[Any]):
     """SQLSTATE of a FATAL message received, or None."""
 
     opened_at = 0.0
+    poll: select.poll | None = None
+    """Watches the socket; kept, because making one costs as much as asking it (see `liveness`)."""
+
     slow_query_log: SlowQueryLog | None = None
 
     @classmethod

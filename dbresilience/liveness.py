@@ -30,9 +30,11 @@ def is_alive(connection: ResilientConnection) -> bool:
     pgconn = connection.pgconn
     if pgconn.status != ConnStatus.OK or connection.farewell is not None:
         return False
-    poll = select.poll()
     try:
-        poll.register(pgconn.socket, select.POLLIN)
+        poll = connection.poll
+        if poll is None:
+            poll = connection.poll = select.poll()
+            poll.register(pgconn.socket, select.POLLIN)
         while poll.poll(0):
             # EOF shows only on the second read when a FATAL message came before it.
             pgconn.consume_input()

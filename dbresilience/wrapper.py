@@ -49,7 +49,8 @@ class ResilienceMixin(ConnectingMixin):
     @async_unsafe
     def connect(self) -> None:
         """Take a connection from the pool; the ceremony is for new physical ones only."""
-        if not self._pooled:
+        pool = self.resources.pool
+        if pool is None:
             super().connect()
             return
         self.check_settings()
@@ -64,8 +65,7 @@ class ResilienceMixin(ConnectingMixin):
         self.run_on_commit = []
         if self._pins:
             raise InterfaceError("The pinned connection was closed; what was set on it is gone.")
-        assert self.resources.pool is not None
-        lease = self.resources.pool.acquire()
+        lease = pool.acquire()
         lease.holder = self
         self._lease = lease
         self.connection = lease.connection
