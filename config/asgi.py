@@ -6,6 +6,9 @@ import os
 
 from django.core.asgi import get_asgi_application
 
+from config.startup import require_hosts
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
 application = get_asgi_application()
+require_hosts()

@@ -31,11 +31,10 @@ def prepare() -> str:
         call_command("migrate", interactive=False, verbosity=0)
     # A password that everybody knows has no business on a real server, or in production.
     if settings.DEBUG and not os.environ.get("DATABASE_URL"):
-        from django.contrib.auth import get_user_model
+        from django.contrib.auth.models import User
 
-        users = get_user_model()._default_manager
-        if not users.filter(username=DEMO).exists():
-            users.create_superuser(username=DEMO, password=DEMO)
+        if not User.objects.filter(username=DEMO).exists():
+            User.objects.create_superuser(username=DEMO, password=DEMO)
     return ""
 
 

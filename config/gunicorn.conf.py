@@ -1,11 +1,10 @@
 """gunicorn's settings: `gunicorn -c config/gunicorn.conf.py` serves the site, with threads or with an event loop.
 
-PORT, WEB_CONCURRENCY (processes), WEB_THREADS, WEB_WORKER_CLASS (`gthread` or `asgi`), WEB_GRACE_SECONDS.
+What can be set is in `config.serving`.
 """
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import threading
@@ -13,33 +12,43 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
-DEBUG = os.environ.get("DEBUG", "").lower() in {"1", "true", "yes", "on", "y", "t"}
-ASGI = os.environ.get("WEB_WORKER_CLASS", "gthread") == "asgi"
-if os.environ.get("WEB_WORKER_CLASS", "gthread") not in {"gthread", "asgi"}:
-    sys.exit(f"WEB_WORKER_CLASS is {os.environ['WEB_WORKER_CLASS']!r}: it must be 'gthread' or 'asgi'.")
+from config import serving
+from config.logs import logging_config
 
-bind = f"{os.environ.get('HOST', '127.0.0.1' if DEBUG else '0.0.0.0')}:{os.environ.get('PORT', '8000')}"
+ASGI = serving.WORKER_CLASS == "asgi"
+
+bind = f"{serving.HOST}:{serving.PORT}"
 wsgi_app = "config.asgi:application" if ASGI else "config.wsgi:application"
 worker_class = "uvicorn_worker.UvicornWorker" if ASGI else "gthread"
-workers = int(os.environ.get("WEB_CONCURRENCY", "1" if DEBUG else "2"))
-# A streamed reply holds its thread, not a connection: threads may well outnumber the pool.
-threads = int(os.environ.get("WEB_THREADS", "32"))
-graceful_timeout = int(os.environ.get("WEB_GRACE_SECONDS", "30"))
+workers = serving.PROCESSES
+threads = serving.THREADS
+graceful_timeout = serving.GRACE_SECONDS
 keepalive = 5
 # Its socket would be shared by every site of this user.
 control_socket_disable = True
-reload = DEBUG
-accesslog = "-" if DEBUG else None
+reload = serving.DEBUG
+accesslog = "-" if serving.DEBUG else None
 access_log_format = "%(t)s %(m)s %(U)s %(s)s %(M)s ms"
+if not serving.DEBUG:
+    # In the same form as the site's own lines, for the same reader.
+    logconfig_dict = logging_config(
+        readable=False,
+        loggers={
+            "gunicorn.error": {"level": "INFO", "handlers": ["stderr"], "propagate": False},
+            # With settings of its own gunicorn logs every request, whatever `accesslog` says.
+            "gunicorn.access": {"level": "WARNING", "handlers": ["stderr"], "propagate": False},
+        },
+    )
 
 # Replies that still run so long before the grace time ends are interrupted, so that what they have is saved.
 SAVING_SECONDS = min(5.0, graceful_timeout / 3)
 
 
 def interrupt_replies() -> None:
-    turns = sys.modules.get("chat.turns")
-    if turns is not None:
-        turns.interrupt_all()
+    # Where no reply was ever asked for, there is nothing to import it for.
+    watch = sys.modules.get("chat.watch")
+    if watch is not None:
+        watch.interrupt_all()
 
 
 def post_worker_init(worker: Any) -> None:

@@ -10,12 +10,14 @@ from typing import Any
 
 import django
 
+from config.environment import Env, refuse
+from config.logs import logging_config
+from config.serving import DEBUG
 from config.startup import (
-    Env,
+    backend,
     development_secret_key,
     embedded_database,
     embedded_folder,
-    refuse,
     url_database,
     var_folder,
 )
@@ -25,12 +27,10 @@ env = Env()
 
 VAR_DIR = var_folder()
 
-DEBUG = env.bool("DEBUG", default=False)
-
 # --- Database ---------------------------------------------------------------------------------------------------------
 
 # `django.db.backends.postgresql` here is the way back: nothing else changes.
-DATABASE_ENGINE = env.str("DATABASE_ENGINE", default="dbresilience")
+DATABASE_ENGINE = backend(env.str("DATABASE_ENGINE", default="dbresilience"))
 
 if env.str("DATABASE_URL", default=""):
     DATABASES = {"default": url_database(env.str("DATABASE_URL"), engine=DATABASE_ENGINE)}
@@ -51,8 +51,8 @@ if not SECRET_KEY:
         refuse("SECRET_KEY is not set: give a long random string, the same for every process of the site.")
     SECRET_KEY = development_secret_key(VAR_DIR / "secret_key")
 
-ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"] if DEBUG else [])
-CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+ALLOWED_HOSTS = env.hosts("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"] if DEBUG else [])
+CSRF_TRUSTED_ORIGINS = env.origins("CSRF_TRUSTED_ORIGINS")
 
 # A site that people reach by https says so with its trusted origins; its cookies must not travel in clear text.
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = any(origin.startswith("https://") for origin in CSRF_TRUSTED_ORIGINS)
@@ -96,7 +96,10 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 
-DEBUG_TOOLBAR = env.bool("DEBUG_TOOLBAR", default=DEBUG) and find_spec("debug_toolbar") is not None
+TOOLBAR_INSTALLED = find_spec("debug_toolbar") is not None
+DEBUG_TOOLBAR = env.flag("DEBUG_TOOLBAR", default=DEBUG and TOOLBAR_INSTALLED)
+if DEBUG_TOOLBAR and not TOOLBAR_INSTALLED:
+    refuse("DEBUG_TOOLBAR is on, but the toolbar is not there: pip install django-debug-toolbar, or unset it.")
 if DEBUG_TOOLBAR:
     INSTALLED_APPS.append("debug_toolbar")
     before_static_files = MIDDLEWARE.index("whitenoise.middleware.WhiteNoiseMiddleware")
@@ -160,19 +163,10 @@ USE_TZ = True
 
 # --- API --------------------------------------------------------------------------------------------------------------
 
+# Who may come in, and in which form, is in `chat.api.base`; a rate that is None is the one in `chat.api.throttles`.
 REST_FRAMEWORK: dict[str, Any] = {
-    "DEFAULT_AUTHENTICATION_CLASSES": [
-        "rest_framework.authentication.TokenAuthentication",
-        "rest_framework.authentication.SessionAuthentication",
-    ],
-    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
-    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
-    "DEFAULT_THROTTLE_RATES": {
-        "chat": env.str("CHAT_RATE", default="300/min"),
-        "token": env.str("CHAT_TOKEN_RATE", default="120/min"),
-    },
+    "DEFAULT_THROTTLE_RATES": {"chat": env.rate("CHAT_RATE"), "token": env.rate("CHAT_TOKEN_RATE")},
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
 }
 
@@ -181,6 +175,8 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "An assistant with threads, streamed replies and tool calls, on a database that may go away.",
     "VERSION": "1.0.0",
     "SERVE_INCLUDE_SCHEMA": False,
+    # The same for everybody, so nobody is looked up for it, and an outage does not take it away.
+    "SERVE_AUTHENTICATION": [],
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
@@ -193,16 +189,16 @@ SPECTACULAR_SETTINGS = {
 
 # --- Chat -------------------------------------------------------------------------------------------------------------
 
-CHAT_AGENT = env.str("CHAT_AGENT", default="offline")
-CHAT_AGENT_DELAY_SECONDS = env.float("CHAT_AGENT_DELAY_SECONDS", default=0.0)
+CHAT_AGENT = env.word("CHAT_AGENT", ["offline", "openai"], default="offline")
+CHAT_AGENT_DELAY_SECONDS = env.seconds("CHAT_AGENT_DELAY_SECONDS", default=0.0)
 CHAT_MODEL = env.str("CHAT_MODEL", default="gpt-5-mini")
-OPENAI_BASE_URL = env.str("OPENAI_BASE_URL", default="") or None
+OPENAI_BASE_URL = env.web_address("OPENAI_BASE_URL")
 OPENAI_API_KEY = env.str("OPENAI_API_KEY", default="")
-# Threads not touched for so many days are deleted by the worker; unset keeps them for ever.
-CHAT_RETENTION_DAYS = env.int("CHAT_RETENTION_DAYS", default=0) or None
+# Threads not touched for so many days are deleted by the worker; None keeps them for ever.
+CHAT_RETENTION_DAYS = env.whole(
+    "CHAT_RETENTION_DAYS", default=None, minimum=1, maximum=36500, hint="Unset it to keep threads for ever."
+)
 
-if CHAT_AGENT not in {"offline", "openai"}:
-    refuse(f"CHAT_AGENT is {CHAT_AGENT!r}: it must be 'offline' or 'openai'.")
 if CHAT_AGENT == "openai" and not (OPENAI_API_KEY or OPENAI_BASE_URL):
     refuse("OPENAI_API_KEY is not set: CHAT_AGENT=openai needs it, or OPENAI_BASE_URL of a server that wants no key.")
 
@@ -212,25 +208,12 @@ TASKS = {"default": {"BACKEND": "django_tasks_db.DatabaseBackend"}}
 
 # --- Logging ----------------------------------------------------------------------------------------------------------
 
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {
-        "lines": {"format": "%(asctime)s %(levelname)-7s %(name)s: %(message)s", "datefmt": "%H:%M:%S"},
-        "json": {
-            "()": "pythonjsonlogger.json.JsonFormatter",
-            "format": "%(asctime)s %(levelname)s %(name)s %(message)s",
-            "rename_fields": {"asctime": "time", "levelname": "level", "name": "logger"},
-        },
-    },
-    "handlers": {
-        "stderr": {"class": "logging.StreamHandler", "formatter": "lines" if DEBUG else "json"},
-    },
-    "root": {"handlers": ["stderr"], "level": "WARNING"},
-    "loggers": {
+LOGGING = logging_config(
+    readable=DEBUG,
+    loggers={
         # Django mails errors to ADMINS and hides its log without DEBUG; one stream of lines is easier to operate.
         "django": {"handlers": [], "level": "INFO", "propagate": True},
         "dbresilience": {"level": "INFO"},
         "chat": {"level": "INFO"},
     },
-}
+)

@@ -1,4 +1,4 @@
-"""What the settings need before Django starts: a one-line refusal, the embedded server, a development key."""
+"""What the settings need before Django starts: a database, a development key, names to answer to."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import os
 import secrets
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
+
+from config.environment import refuse
 
 # These say what they have to say without a database; the rest should find one running.
 NEEDS_NO_DATABASE = {
@@ -29,24 +32,15 @@ NEEDS_NO_DATABASE = {
 }
 
 
-def refuse(reason: str) -> NoReturn:
-    """Stop the start with one line: a traceback through Django would hide what to do."""
-    print(reason, file=sys.stderr, flush=True)
-    # gunicorn's workers exit with 3 when they cannot boot, so that the master stops instead of trying for ever.
-    raise SystemExit(3)
-
-
 EMBEDDED_NAME = "chat"
 
 
-class Env(environ.Env):  # type: ignore[misc]
-    """django-environ, whose errors name the variable in one line."""
-
-    def get_value(self, var: str, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return super().get_value(var, *args, **kwargs)
-        except (ValueError, ImproperlyConfigured) as exc:
-            refuse(f"{var} is {os.environ.get(var)!r}: {exc}.")
+def backend(name: str) -> str:
+    """DATABASE_ENGINE, if it can be one for PostgreSQL."""
+    others = {f"django.db.backends.{other}" for other in ("sqlite3", "mysql", "oracle")}
+    if name in others or find_spec(name.partition(".")[0]) is None:
+        refuse(f"DATABASE_ENGINE is {name!r}: it must be 'dbresilience' or 'django.db.backends.postgresql'.")
+    return name
 
 
 def url_database(url: str, *, engine: str) -> dict[str, Any]:
@@ -110,3 +104,11 @@ def development_secret_key(path: Path) -> str:
         finally:
             os.unlink(draft.name)
     return path.read_text().strip()
+
+
+def require_hosts() -> None:
+    """Refuse to serve a site that would answer every request with 400; commands and the worker need no names."""
+    from django.conf import settings
+
+    if not settings.ALLOWED_HOSTS:
+        refuse("ALLOWED_HOSTS is not set: give the names that the site answers to, separated by commas.")

@@ -28,16 +28,17 @@ def run(*command: str, **env: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+COMPLETE = {"SECRET_KEY": "x", "DATABASE_URL": NOWHERE}
+
+
 @pytest.mark.parametrize(
     ("env", "names"),
     [
         ({"SECRET_KEY": "x"}, "DATABASE_URL"),
         ({"SECRET_KEY": "", "DATABASE_URL": NOWHERE}, "SECRET_KEY"),
-        ({"SECRET_KEY": "x", "DATABASE_URL": NOWHERE, "CHAT_AGENT": "oracle"}, "CHAT_AGENT"),
-        ({"SECRET_KEY": "x", "DATABASE_URL": NOWHERE, "CHAT_AGENT": "openai"}, "OPENAI_API_KEY"),
+        ({**COMPLETE, "CHAT_AGENT": "openai"}, "OPENAI_API_KEY"),
         ({"SECRET_KEY": "x", "DATABASE_URL": "nonsense"}, "DATABASE_URL"),
         ({"SECRET_KEY": "x", "DATABASE_URL": "mysql://nobody@127.0.0.1/nothing"}, "DATABASE_URL"),
-        ({"SECRET_KEY": "x", "DATABASE_URL": NOWHERE, "CHAT_RETENTION_DAYS": "many"}, "CHAT_RETENTION_DAYS"),
     ],
 )
 def test_a_missing_setting_is_one_clear_line(env: dict[str, str], names: str) -> None:
@@ -48,19 +49,92 @@ def test_a_missing_setting_is_one_clear_line(env: dict[str, str], names: str) ->
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DEBUG", "perhaps"),
+        ("DATABASE_ENGINE", "dbresilient"),
+        ("DATABASE_ENGINE", "django.db.backends.sqlite3"),
+        ("ALLOWED_HOSTS", "https://chat.example.org"),
+        ("ALLOWED_HOSTS", "chat.example.org:8000"),
+        ("CSRF_TRUSTED_ORIGINS", "chat.example.org"),
+        ("PORT", "70000"),
+        ("WEB_WORKER_CLASS", "threads"),
+        ("WEB_CONCURRENCY", "0"),
+        ("WEB_CONCURRENCY", ""),
+        ("WEB_THREADS", "many"),
+        ("WEB_GRACE_SECONDS", "-1"),
+        ("CHAT_AGENT", "oracle"),
+        ("CHAT_AGENT_DELAY_SECONDS", "-0.5"),
+        ("CHAT_AGENT_DELAY_SECONDS", "nan"),
+        ("OPENAI_BASE_URL", "models.example.org"),
+        ("CHAT_RATE", "often"),
+        ("CHAT_RATE", "300/month"),
+        ("CHAT_TOKEN_RATE", "0/min"),
+        # A negative number would delete every thread there is.
+        ("CHAT_RETENTION_DAYS", "-1"),
+        ("CHAT_RETENTION_DAYS", "0"),
+        ("CHAT_RETENTION_DAYS", "1.5"),
+    ],
+)
+def test_an_impossible_value_is_one_clear_line(name: str, value: str) -> None:
+    """Every start is refused alike, whichever process would have used the setting."""
+    done = run("-c", "import config.settings", **{**COMPLETE, name: value})
+    assert done.returncode != 0
+    assert done.stderr.startswith(f"{name} "), done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+def test_what_is_empty_is_unset() -> None:
+    """A variable that a template left empty means what a missing one means."""
+    empty = dict.fromkeys(["DEBUG", "CHAT_RATE", "CHAT_RETENTION_DAYS", "WEB_THREADS", "OPENAI_BASE_URL"], "")
+    question = "from config import serving, settings as s; print(s.DEBUG, s.CHAT_RETENTION_DAYS, serving.THREADS)"
+    assert run("-c", question, **COMPLETE, **empty).stdout.split() == ["False", "None", "64"]
+
+
+def test_secrets_are_taken_as_they_stand() -> None:
+    """A dollar sign refers to no other variable, and no refusal shows them."""
+    question = "from config import settings; print(settings.SECRET_KEY)"
+    assert run("-c", question, DATABASE_URL=NOWHERE, SECRET_KEY="$HOME").stdout.strip() == "$HOME"
+
+
+def test_the_toolbar_is_refused_where_it_is_not_installed() -> None:
+    """Asked for, it must be there; by default it is shown where it is installed."""
+    without = "import sys; sys.modules['debug_toolbar'] = None\nimport importlib.util as u; real = u.find_spec\n"
+    without += "u.find_spec = lambda name, *more: None if name == 'debug_toolbar' else real(name, *more)\n"
+    question = f"{without}from config import settings; print(settings.DEBUG_TOOLBAR)"
+    refused = run("-c", question, **COMPLETE, DEBUG_TOOLBAR="1")
+    assert refused.returncode != 0
+    assert refused.stderr.startswith("DEBUG_TOOLBAR "), refused.stderr
+    assert run("-c", question, **COMPLETE, DEBUG="1").stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("worker_class", ["gthread", "asgi"])
+def test_a_site_without_names_is_not_served(worker_class: str) -> None:
+    """It would answer everything with 400. Migrations need no names."""
+    nameless = {**COMPLETE, "ALLOWED_HOSTS": ""}
+    env = {**nameless, "PORT": str(free_port()), "WEB_WORKER_CLASS": worker_class}
+    done = run("-m", "gunicorn", "-c", "config/gunicorn.conf.py", **env)
+    assert done.returncode != 0
+    assert "ALLOWED_HOSTS is not set" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert run("manage.py", "check", **nameless).returncode == 0
+
+
+@pytest.mark.parametrize("word", ["1", "ok", "Yes", "t"])
+def test_gunicorn_and_django_read_debug_alike(word: str) -> None:
+    """What turns DEBUG on for one turns it on for the other."""
+    question = "from config import serving, settings; print(serving.DEBUG, settings.DEBUG, serving.HOST)"
+    done = run("-c", question, **COMPLETE, DEBUG=word, HOST="")
+    assert done.stdout.split() == ["True", "True", "127.0.0.1"]
+
+
 def test_gunicorn_gives_up_when_a_setting_is_missing() -> None:
     """The master does not start workers again and again that can never boot."""
     done = run("-m", "gunicorn", "-c", "config/gunicorn.conf.py", PORT=str(free_port()))
     assert done.returncode != 0
     assert "DATABASE_URL is not set" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_unknown_worker_class_is_refused() -> None:
-    """A misspelled worker class names the two there are."""
-    done = run("-m", "gunicorn", "-c", "config/gunicorn.conf.py", WEB_WORKER_CLASS="threads")
-    assert done.returncode != 0
-    assert "'gthread' or 'asgi'" in done.stderr
 
 
 def test_production_settings_pass_djangos_checks(var: Path) -> None:
