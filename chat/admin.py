@@ -13,6 +13,7 @@ from django.http import HttpRequest
 from django.utils.functional import cached_property
 from django.utils.text import Truncator
 
+from chat import services
 from chat.models import SEARCH_CONFIG, Message, Thread, ToolCall
 
 
@@ -92,6 +93,12 @@ class ThreadAdmin(ReadingAdmin):
     search_help_text = "Title or user name"
     ordering = ["-updated_at"]
     inlines = [MessageInline]
+
+    def delete_model(self, request: HttpRequest, obj: Thread) -> None:
+        services.delete_threads(threads=Thread.objects.filter(pk=obj.pk))
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Thread]) -> None:
+        services.delete_threads(threads=queryset)
 
 
 @admin.register(Message)

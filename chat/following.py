@@ -17,7 +17,7 @@ from chat import answers, limits, queries, services
 from chat.channel import Channel
 from chat.conversation import Cancellation
 from chat.models import Message
-from chat.services import NotRepeatableError, StartedTurn
+from chat.services import NotRepeatableError, StartedTurn, ThreadGoneError
 from chat.turns import Turn
 from dbresilience import classify
 
@@ -89,7 +89,7 @@ class Follower:
     def _take_over(self, reply: Message) -> bool:
         try:
             reply = services.restart_reply(reply=reply, only_abandoned=True)
-        except NotRepeatableError:
+        except (NotRepeatableError, ThreadGoneError):
             return False
         again = StartedTurn(thread=self.thread, message=self.message, reply=reply)
         history = queries.history_before(self.message)

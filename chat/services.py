@@ -2,6 +2,9 @@
 
 A reply belongs to the newest *attempt* at it. Whoever runs an attempt may only write while it is the newest, so that a
 process that everybody thought dead cannot overwrite what came after it.
+
+Locks are taken from the top: the thread, then its messages. So nobody writes below what somebody else deletes, and no
+two wait for each other.
 """
 
 from __future__ import annotations
@@ -18,7 +21,6 @@ from django.contrib.auth.models import AbstractBaseUser
 from django.db import IntegrityError, transaction
 from django.db.models import F, QuerySet
 from django.db.models.functions import Now
-from django.utils import timezone
 
 from chat.limits import ABANDONED_SECONDS, TITLE_CHARACTERS
 from chat.models import Message, Thread, ToolCall
@@ -32,6 +34,10 @@ class KeyReusedError(Exception):
 
 class NotRepeatableError(Exception):
     """The reply is complete or still being written."""
+
+
+class ThreadGoneError(Exception):
+    """The thread has been deleted since it was looked up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +61,27 @@ def create_thread(*, owner: AbstractBaseUser, title: str = UNTITLED) -> Thread:
 
 
 def rename_thread(*, thread: Thread, title: str) -> Thread:
+    """Raises ThreadGoneError."""
     thread.title = title[:TITLE_CHARACTERS]
-    thread.save(update_fields=["title"])
+    if not Thread.objects.filter(pk=thread.pk).update(title=thread.title):
+        raise ThreadGoneError
     return thread
 
 
 def delete_thread(*, thread: Thread) -> None:
-    thread.delete()
+    """Raises ThreadGoneError."""
+    if not delete_threads(threads=Thread.objects.filter(pk=thread.pk)):
+        raise ThreadGoneError
+
+
+@transaction.atomic
+def delete_threads(*, threads: QuerySet[Thread]) -> int:
+    """Wait for those who write in these threads, then delete all of it; returns how many threads went."""
+    ids = list(threads.select_for_update().values_list("pk", flat=True))
+    # A tool call is stored under the lock of its reply alone.
+    list(Message.objects.filter(thread__in=ids).order_by("pk").select_for_update().values_list("pk"))
+    _, counts = Thread.objects.filter(pk__in=ids).delete()
+    return counts.get("chat.Thread", 0)
 
 
 def fingerprint(*, message: str, thread_id: UUID | None) -> str:
@@ -76,7 +96,7 @@ def start_turn(
     """Store the question and an empty reply to it, in a new thread if none is given.
 
     The unique constraint decides which of two equal requests is first: a look beforehand would cost a round trip
-    and still let two through.
+    and still let two through. Raises KeyReusedError and ThreadGoneError.
     """
     request_fingerprint = fingerprint(message=message, thread_id=thread.pk if thread else None)
     new_thread = thread is None
@@ -94,9 +114,8 @@ def start_turn(
         with transaction.atomic():
             if new_thread:
                 thread.save(force_insert=True)
-            else:
-                thread.updated_at = timezone.now()
-                thread.save(update_fields=["updated_at"])
+            elif not _touch(thread):
+                raise ThreadGoneError
             Message.objects.bulk_create([question, reply])
     except IntegrityError as error:
         if idempotency_key is None or "chat_message_once_per_key" not in str(error):
@@ -105,8 +124,17 @@ def start_turn(
     return StartedTurn(thread=thread, message=question, reply=reply)
 
 
+def _touch(thread: Thread) -> bool:
+    """Lock a thread and put it on top of the list; false if it is gone."""
+    return bool(Thread.objects.filter(pk=thread.pk).update(updated_at=Now()))
+
+
 def earlier_turn(*, author: AbstractBaseUser, idempotency_key: UUID, request_fingerprint: str) -> StartedTurn:
-    question = Message.objects.select_related("thread", "reply").get(author=author, idempotency_key=idempotency_key)
+    """What the first request with this key began. Raises KeyReusedError and ThreadGoneError."""
+    questions = Message.objects.select_related("thread", "reply")
+    question = questions.filter(author=author, idempotency_key=idempotency_key).first()
+    if question is None:
+        raise ThreadGoneError
     if question.request_fingerprint != request_fingerprint:
         raise KeyReusedError
     return StartedTurn(thread=question.thread, message=question, reply=question.reply, is_new=False)
@@ -118,7 +146,12 @@ def _abandoned(replies: QuerySet[Message]) -> QuerySet[Message]:
 
 @transaction.atomic
 def restart_reply(*, reply: Message, only_abandoned: bool = False) -> Message:
-    """Empty a reply that broke off and give it to the caller to run again; of two callers one gets it."""
+    """Empty a reply that broke off and give it to the caller to run again; of two callers one gets it.
+
+    Raises NotRepeatableError and ThreadGoneError.
+    """
+    if not _touch(reply.thread):
+        raise ThreadGoneError
     replies = Message.objects.filter(pk=reply.pk, role=Message.Role.ASSISTANT)
     broken = replies.filter(status__in=[Message.Status.INTERRUPTED, Message.Status.FAILED])
     wanted = _abandoned(replies) if only_abandoned else broken | _abandoned(replies)
@@ -128,7 +161,6 @@ def restart_reply(*, reply: Message, only_abandoned: bool = False) -> Message:
     if not claimed:
         raise NotRepeatableError
     ToolCall.objects.filter(reply=reply).delete()
-    Thread.objects.filter(pk=reply.thread_id).update(updated_at=Now())
     reply.refresh_from_db(fields=["content", "status", "error", "attempt", "updated_at"])
     return reply
 
@@ -171,12 +203,8 @@ def title_thread(*, thread_id: UUID, provisional: str, title: str) -> bool:
 
 def delete_threads_untouched_for(*, days: int, batch: int = 500) -> int:
     """Delete old threads, a batch at a time so that no transaction is long; returns how many."""
+    old = Thread.objects.filter(updated_at__lt=Now() - timedelta(days=days)).order_by("updated_at")
     deleted = 0
-    while True:
-        old = Thread.objects.filter(updated_at__lt=timezone.now() - timedelta(days=days))
-        ids = list(old.order_by("updated_at").values_list("pk", flat=True)[:batch])
-        if not ids:
-            return deleted
-        # Filtered again: somebody may have spoken in one of them since.
-        _, counts = old.filter(pk__in=ids).delete()
-        deleted += counts.get("chat.Thread", 0)
+    while gone := delete_threads(threads=old[:batch]):
+        deleted += gone
+    return deleted

@@ -99,7 +99,7 @@ class Turn:
             self._saving.release()
 
     def _save(self, status: str, error: str | None = None) -> bool:
-        """Caller holds `_saving`."""
+        """Caller holds `_saving`. False if the reply is no longer this turn's: then the assistant is stopped too."""
         saved = services.save_reply(
             reply=self.reply,
             content=self._conversation.content,
@@ -108,6 +108,8 @@ class Turn:
             tool_calls=list(self._unsaved.values()),
         )
         self._unsaved.clear()
+        if not saved:
+            self.cancellation.cancel()
         return saved
 
     def _finish(self, status: Message.Status, error: str | None) -> bool:

@@ -21,6 +21,8 @@ from chat.api.pagination import MessagePages, ThreadPages
 from chat.api.schema import problems
 from chat.models import Message, Thread
 
+NO_THREAD = "There is no such thread of yours."
+
 
 class ThreadsView(ChatAPIView, generics.GenericAPIView[Thread]):
     pagination_class = ThreadPages
@@ -62,13 +64,19 @@ class ThreadView(ChatAPIView):
     def patch(self, request: Request, thread_id: UUID) -> Response:
         asked = serializers.RenameRequest(data=request.data)
         asked.is_valid(raise_exception=True)
-        thread = services.rename_thread(thread=_own_thread(request, thread_id), **asked.validated_data)
+        try:
+            thread = services.rename_thread(thread=_own_thread(request, thread_id), **asked.validated_data)
+        except services.ThreadGoneError as error:
+            raise NotFound(NO_THREAD) from error
         return Response(serializers.ThreadOut(thread).data)
 
     @extend_schema(operation_id="delete_thread", responses={204: None, **problems()})
     def delete(self, request: Request, thread_id: UUID) -> HttpResponse:
         thread = _own_thread(request, thread_id)
-        services.delete_thread(thread=thread)
+        try:
+            services.delete_thread(thread=thread)
+        except services.ThreadGoneError as error:
+            raise NotFound(NO_THREAD) from error
         # Afterwards, so that a turn cannot save its end into a thread that is about to go.
         watch.interrupt_thread(thread_id)
         return Response(status=status.HTTP_204_NO_CONTENT)
@@ -93,7 +101,7 @@ class MessagesView(ChatAPIView, generics.GenericAPIView[Message]):
 def _own_thread(request: Request, thread_id: UUID) -> Thread:
     thread = queries.threads_of(request.user).filter(pk=thread_id).first()
     if thread is None:
-        raise NotFound("There is no such thread of yours.")
+        raise NotFound(NO_THREAD)
     return thread
 
 

@@ -23,6 +23,9 @@ from chat.services import StartedTurn
 from chat.streaming import event_stream, last_event
 from chat.turns import Turn
 
+NO_THREAD = "thread: there is no such thread of yours; leave it out to begin a new one."
+NO_REPLY = "There is no such reply of yours."
+
 
 class EventStreamRenderer(BaseRenderer):
     """Only so that content negotiation knows the type; streams are not rendered."""
@@ -70,11 +73,13 @@ class ChatView(TurnView):
         if thread_id is not None:
             thread = queries.threads_of(request.user).filter(pk=thread_id).first()
             if thread is None:
-                raise NotFound("thread: there is no such thread of yours; leave it out to begin a new one.")
+                raise NotFound(NO_THREAD)
         try:
             return services.start_turn(author=request.user, message=message, thread=thread, idempotency_key=key)
         except services.KeyReusedError as error:
             raise KeyReused from error
+        except services.ThreadGoneError as error:
+            raise NotFound(NO_THREAD) from error
 
 
 class RetryView(TurnView):
@@ -87,9 +92,11 @@ class RetryView(TurnView):
     def post(self, request: Request, reply_id: UUID) -> HttpResponse:
         reply = queries.replies_to(request.user).filter(pk=reply_id).first()
         if reply is None:
-            raise NotFound("There is no such reply of yours.")
+            raise NotFound(NO_REPLY)
         try:
             reply = services.restart_reply(reply=reply)
+        except services.ThreadGoneError as error:
+            raise NotFound(NO_REPLY) from error
         except services.NotRepeatableError as error:
             raise Conflict("Only a reply that broke off runs again; this one is complete or being written.") from error
         message = reply.in_reply_to
