@@ -123,9 +123,6 @@ def _transaction(alias: str, number: int) -> None:
         User.objects.using(alias).filter(pk=number).update(first_name=f"{user.first_name[:3]}{number}")
 
 
-WORK = {"One get()": _one_get, "Five queries": _five_queries, "A transaction of two": _transaction}
-
-
 def _fill() -> None:
     from django.contrib.auth.models import User
     from django.core.management import call_command
