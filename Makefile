@@ -30,8 +30,9 @@ lint: setup-dev ## Check style and types
 bench: setup-dev ## Measure against Django's own backend and pool
 	@exec $(BIN)/python -m benchmarks $(ARGS)
 
-docs: setup-dev ## Check the documentation against the code
-	@exec $(BIN)/python -m pytest -q tests/test_docs.py $(ARGS)
+docs: setup-dev ## Write docs/reference from the code, and check the documentation against it
+	@$(BIN)/python docs/reference/generate.py
+	@exec $(BIN)/python -m pytest -q tests/test_docs.py tests/chat/test_docs.py tests/dbresilience/test_reference.py $(ARGS)
 
 db-stop: setup ## Stop PostgreSQL under the running site, to see what it does
 	@$(BIN)/python -m config.database stop
