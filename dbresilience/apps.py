@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.apps import AppConfig
 from django.conf import settings
+from django.db import connections
 
 from .conf import Configuration
 
@@ -17,9 +18,10 @@ class DbresilienceConfig(AppConfig):
     def ready(self) -> None:
         """Read every alias's options now, so that a mistake stops the start, not a request."""
         from . import checks, logs, unavailable
+        from .connecting import ConnectingMixin
 
         for alias, given in settings.DATABASES.items():
-            if given.get("ENGINE") == "dbresilience":
+            if isinstance(connections[alias], ConnectingMixin):
                 Configuration.from_settings(alias, given, debug=settings.DEBUG)
         checks.register_all()
         logs.connect_receivers()

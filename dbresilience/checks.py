@@ -6,8 +6,10 @@ from typing import Any
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, register
+from django.db import connections
 
 from .conf import Configuration
+from .connecting import ConnectingMixin
 
 
 def check_connection_age(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
@@ -19,7 +21,7 @@ def check_connection_age(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
             id="dbresilience.E001",
         )
         for alias, given in settings.DATABASES.items()
-        if given.get("ENGINE") == "dbresilience"
+        if isinstance(connections[alias], ConnectingMixin)
         and given.get("CONN_MAX_AGE", 0) != 0
         and Configuration.from_settings(alias, given, debug=settings.DEBUG).pooled
     ]

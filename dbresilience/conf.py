@@ -7,75 +7,16 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from django.core.exceptions import ImproperlyConfigured
 
-TRUE_WORDS = frozenset({"true", "1", "yes", "on"})
-FALSE_WORDS = frozenset({"false", "0", "no", "off"})
-NOTHING_WORDS = frozenset({"none", "null", ""})
+from .parsers import function, one_of, optional, parse_boolean, seconds, whole_number
 
-
-def parse_boolean(value: Any) -> bool:
-    """Accept a bool, 0 or 1, or such a word in any case; anything else is a ValueError."""
-    if isinstance(value, bool) or (isinstance(value, int) and value in (0, 1)):
-        return bool(value)
-    if isinstance(value, str) and value.lower() in TRUE_WORDS | FALSE_WORDS:
-        return value.lower() in TRUE_WORDS
-    raise ValueError("expected true or false")
-
-
-def whole_number(minimum: int) -> Callable[[Any], int]:
-    """Return a parser for whole numbers from `minimum` up."""
-
-    def parse(value: Any) -> int:
-        if isinstance(value, bool):
-            raise ValueError("expected a whole number, not true or false")
-        number = int(value)
-        if number != float(value) or number < minimum:
-            raise ValueError(f"expected a whole number of {minimum} or more")
-        return number
-
-    return parse
-
-
-def seconds(*, zero_allowed: bool = False) -> Callable[[Any], float]:
-    """Return a parser for durations in seconds."""
-
-    def parse(value: Any) -> float:
-        if isinstance(value, bool):
-            raise ValueError("expected seconds, not true or false")
-        number = float(value)
-        if not math.isfinite(number) or number < 0 or (number == 0 and not zero_allowed):
-            raise ValueError(f"expected seconds, {'0 or more' if zero_allowed else 'more than 0'}")
-        return number
-
-    return parse
-
-
-def optional(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Let `parse` also accept None, or the word for it in a URL."""
-
-    def parse_or_none(value: Any) -> Any:
-        if value is None or (isinstance(value, str) and value.lower() in NOTHING_WORDS):
-            return None
-        return parse(value)
-
-    return parse_or_none
-
-
-def one_of(*words: str) -> Callable[[Any], str]:
-    """Return a parser that accepts exactly these words."""
-
-    def parse(value: Any) -> str:
-        if value not in words:
-            raise ValueError("expected " + " or ".join(repr(word) for word in words))
-        return str(value)
-
-    return parse
+DEFAULT_MAX_SIZE = 10
+DEFAULT_RETRY_AFTER_SECONDS = 2
 
 
 class Option(NamedTuple):
@@ -95,8 +36,10 @@ OPTIONS: tuple[Option, ...] = (
     Option("pool", "min_size", whole_number(0), 0, "connections",
            "Connections kept open while nothing is asked. 0 keeps none for longer than max_idle.",
            ("pool_min_size",)),
-    Option("pool", "max_size", whole_number(1), 10, "connections",
-           "Most connections this process opens for this alias.",
+    Option("pool", "max_size", optional(whole_number(1)), DEFAULT_MAX_SIZE, "connections",
+           "Most connections this process opens for this alias. None means as many as min_size, which "
+           "is psycopg_pool's meaning, or the default if that is 0. The default gives way to a larger "
+           "min_size.",
            ("pool_max_size", "connection_limit")),
     Option("pool", "timeout", seconds(), 10.0, "seconds",
            "Longest wait for a free connection; then 503.", ("pool_timeout",)),
@@ -115,6 +58,13 @@ OPTIONS: tuple[Option, ...] = (
            ("pool_reconnect_timeout",)),
     Option("pool", "num_workers", whole_number(1), 3, "threads",
            "Background threads that open and replace connections.", ("pool_num_workers",)),
+    Option("pool", "check", optional(function), None, "",
+           "As in psycopg_pool: called with each connection before it is lent, beside our own look at "
+           "its socket. `ConnectionPool.check_connection` costs a round trip each time."),
+    Option("pool", "reset", optional(function), None, "",
+           "As in psycopg_pool: called with each connection that comes back."),
+    Option("pool", "reconnect_failed", optional(function), None, "",
+           "As in psycopg_pool: called with its pool when `reconnect_timeout` has passed."),
     Option("pool", "name", optional(str), None, "",
            "Name of the pool's threads, after `dbresilience-`; the alias if absent."),
     Option("resilience", "lease", one_of("transaction", "request"), "transaction", "",
@@ -136,7 +86,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("resilience", "log_addresses", parse_boolean, False, "",
            "Whether connection errors in logs name the server's host and address.",
            ("log_addresses",)),
-    Option("resilience", "retry_after_seconds", whole_number(1), 2, "seconds",
+    Option("resilience", "retry_after_seconds", whole_number(1), DEFAULT_RETRY_AFTER_SECONDS, "seconds",
            "Retry-After of a 503, unless the error knows better.", ("retry_after_seconds",)),
 )
 # fmt: on
@@ -158,6 +108,9 @@ class Configuration:
     max_idle: float
     reconnect_timeout: float
     num_workers: int
+    check: Callable[..., Any] | None
+    reset: Callable[..., Any] | None
+    reconnect_failed: Callable[..., Any] | None
     name: str | None
     lease: str
     slow_query_seconds: float | None
@@ -182,10 +135,10 @@ class Configuration:
                 option = _BY_URL_NAME[key]
                 _set_once(alias, given, option, f"OPTIONS[{key!r}]", value)
         values = {option.name: option.default for option in OPTIONS} | given
-        # Django's own pool takes max_size=None to mean "as min_size"; a larger minimum alone
-        # would otherwise be refused by the pool in words that name no setting.
-        if "max_size" not in given:
-            values["max_size"] = max(values["max_size"], values["min_size"])
+        if values["max_size"] is None:
+            values["max_size"] = values["min_size"] or DEFAULT_MAX_SIZE
+        elif "max_size" not in given:
+            values["max_size"] = max(DEFAULT_MAX_SIZE, values["min_size"])
         if values["min_size"] > values["max_size"]:
             raise ImproperlyConfigured(
                 f"DATABASES[{alias!r}]: pool min_size {values['min_size']} is above max_size "
@@ -231,8 +184,6 @@ def _named_options(alias: str, group: str, values: Mapping[str, Any]) -> dict[st
             raise ImproperlyConfigured(
                 f"DATABASES[{alias!r}]: OPTIONS[{group!r}] has no option {name!r}. Known: {', '.join(sorted(known))}."
             )
-        if name == "max_size" and value is None:
-            continue
         _set_once(alias, given, known[name], f"OPTIONS[{group!r}][{name!r}]", value)
     return given
 

@@ -4,30 +4,38 @@ from __future__ import annotations
 
 import re
 import select
+import threading
+import weakref
+from ipaddress import ip_address
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import psycopg
 from psycopg.pq import ConnStatus
 
-from .errors import is_fatal
+from .errors import LOST_AT_COMMIT, classify, is_fatal, mark
 
 if TYPE_CHECKING:
     from .lease import Lease
     from .slow_queries import SlowQueryLog
 
-_ADDRESS = re.compile(
-    r"\b\d{1,3}(?:\.\d{1,3}){3}\b"
-    r"|(?<![\w:])[0-9a-fA-F]*:[0-9a-fA-F:.]*:[0-9a-fA-F.]*"
-)
+_QUOTED_HOST = re.compile(r"""\b(host name|server at|socket|host:?) ("[^"]*"|'[^']*')""")
+_MAYBE_ADDRESS = re.compile(r"[0-9a-fA-F.:%]{2,}")
 
 
-def without_addresses(text: str, host: str | None) -> str:
-    """Return `text` without the configured host names and without IP addresses."""
-    for name in (host or "").split(","):
-        if name:
-            text = text.replace(name, "<host>")
-    return _ADDRESS.sub("<address>", text)
+def without_addresses(text: str) -> str:
+    """Return an error text of libpq or psycopg without host names, socket paths and IP addresses."""
+    return _MAYBE_ADDRESS.sub(_hide_if_address, _QUOTED_HOST.sub(r'\1 "<host>"', text))
+
+
+def _hide_if_address(found: re.Match[str]) -> str:
+    text = found.group()
+    kept = len(text.rstrip(".:"))
+    try:
+        ip_address(text[:kept])
+    except ValueError:
+        return text
+    return "<address>" + text[kept:]
 
 
 class ConnectionObserver(Protocol):
@@ -77,7 +85,7 @@ class ResilientConnection(psycopg.Connection[Any]):
             connection = super().connect(conninfo, **kwargs)
         except Exception as exception:
             if isinstance(exception, psycopg.Error) and not log_addresses:
-                exception.args = (without_addresses(str(exception), kwargs.get("host")),)
+                exception.args = (without_addresses(str(exception)),)
             if observer is not None:
                 observer.connection_failed(exception, perf_counter() - started)
             raise
@@ -107,6 +115,18 @@ class ResilientConnection(psycopg.Connection[Any]):
             leave()
         return cursor.execute(query, params, **kwargs)
 
+    def commit(self) -> None:
+        """Commit as psycopg does; an answer that never came is marked as such (see `errors.classify`)."""
+        sent = self.pgconn.status == ConnStatus.OK
+        try:
+            super().commit()
+        except psycopg.Error as error:
+            if sent and classify(error).evict:
+                mark(error, LOST_AT_COMMIT)
+            if self.lease is not None:
+                self.lease.last_error = error
+            raise
+
     def _remember_farewell(self, diagnostic: psycopg.errors.Diagnostic) -> None:
         # libpq hands an error that arrives while nothing is asked to the notice handler.
         if is_fatal(diagnostic.severity_nonlocalized):
@@ -132,3 +152,25 @@ class ResilientConnection(psycopg.Connection[Any]):
             self.pgconn.parameter_status(b"in_hot_standby"),
             self.pgconn.parameter_status(b"default_transaction_read_only"),
         )
+
+
+class PhysicalConnections:
+    """Every connection of a pool that may still be open, of older generations, too."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._connections: weakref.WeakSet[ResilientConnection] = weakref.WeakSet()
+
+    def add(self, connection: ResilientConnection) -> None:
+        """Add a new connection; it leaves by itself when nobody refers to it."""
+        with self._lock:
+            self._connections.add(connection)
+
+    def all(self) -> list[ResilientConnection]:
+        """Return those of this moment."""
+        with self._lock:
+            return list(self._connections)
+
+    def forget_lock(self) -> None:
+        """In a forked child: a thread that does not exist here may hold the lock."""
+        self._lock = threading.Lock()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import current_thread
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -28,10 +29,14 @@ else:
 class LeasedCursorMixin(_Cursor):
     """What all of ours do."""
 
+    _lease: Lease | None = None
+    _counts = False
+    """Whether the lease waits for this cursor to be closed."""
+
     def __init__(self, connection: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(connection, *args, **kwargs)
         self._log = getattr(connection, "slow_query_log", None)
-        self._lease: Lease | None = getattr(connection, "lease", None)
+        self._lease = getattr(connection, "lease", None)
         self._counts = self._lease is not None
         if self._lease is not None:
             self._lease.cursors += 1
@@ -46,10 +51,7 @@ class LeasedCursorMixin(_Cursor):
             self._note(error)
             raise
         finally:
-            if self._log is not None:
-                elapsed = perf_counter() - started
-                if elapsed >= self._log.threshold_seconds:
-                    self._log.report(self, query, params, elapsed, self._lease)
+            self._ran(query, params, perf_counter() - started)
 
     def executemany(self, query: Any, params_seq: Any, **kwargs: Any) -> Any:
         """Execute as psycopg does; the whole batch is one entry of the slow-query log."""
@@ -61,10 +63,7 @@ class LeasedCursorMixin(_Cursor):
             self._note(error)
             raise
         finally:
-            if self._log is not None:
-                elapsed = perf_counter() - started
-                if elapsed >= self._log.threshold_seconds:
-                    self._log.report(self, query, None, elapsed, self._lease)
+            self._ran(query, None, perf_counter() - started)
 
     @contextmanager
     def copy(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
@@ -95,6 +94,26 @@ class LeasedCursorMixin(_Cursor):
 
     def _close_quietly(self) -> None:
         super().close()
+
+    def __del__(self, *args: Any) -> None:
+        """A cursor that nobody closed is no reason to keep the lease."""
+        lease = self._lease
+        # The lease belongs to its thread; the garbage collector may run in any.
+        if self._counts and lease is not None and lease.thread is current_thread():
+            self._counts = False
+            lease.cursor_closed()
+        inherited = getattr(super(), "__del__", None)
+        if inherited is not None:
+            inherited(*args)
+
+    def _ran(self, query: Any, params: Any, seconds: float) -> None:
+        """Log a slow statement. The wait for the connection belongs to the first of its lease."""
+        wait_seconds = 0.0
+        lease = self._lease
+        if lease is not None and lease.wait_seconds:
+            wait_seconds, lease.wait_seconds = lease.wait_seconds, 0.0
+        if self._log is not None and seconds >= self._log.threshold_seconds:
+            self._log.report(self, query, params, seconds, wait_seconds)
 
     def _check_lease(self) -> None:
         if self._lease is not None and self._lease.is_over:

@@ -21,9 +21,15 @@ NEVER = "never"
 
 
 class DatabaseUnavailable(OperationalError):
-    """The database cannot serve this request now; the statement was not sent."""
+    """The database cannot serve this request now; the statement was not sent.
 
-    retry_after_seconds: float | None = None
+    Attributes:
+        retry_after_seconds: what the alias is configured to tell clients, or None.
+    """
+
+    def __init__(self, *args: object, retry_after_seconds: float | None = None) -> None:
+        super().__init__(*args)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class AcquireTimeout(DatabaseUnavailable):
@@ -32,6 +38,10 @@ class AcquireTimeout(DatabaseUnavailable):
 
 class TooManyWaiting(DatabaseUnavailable):
     """The pool's `max_waiting` requests were waiting already."""
+
+
+class PinnedConnectionLost(InterfaceError):
+    """The connection of a `pinned()` block was closed within it; what was set on it is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +88,19 @@ POOLER_FULL = Classification("pooler_full", 503, evict=True, retry=NOT_SENT)
 POOLER_LOST_SERVER = Classification("pooler_lost_server", 503, evict=True, retry=READ)
 READ_ONLY = Classification("read_only", 503, evict=True, condemn=True, retry=TRANSACTION)
 SERIALIZATION = Classification("serialization", 503, retry=TRANSACTION, retry_after_seconds=1)
-OUTCOME_UNKNOWN = Classification("outcome_unknown", 503, evict=True, outage=True)
+OUTCOME_UNKNOWN = Classification("outcome_unknown", 503, evict=True, condemn=True, outage=True)
 LOCK_NOT_AVAILABLE = Classification("lock_not_available", 503, retry_after_seconds=1)
 TIMEOUT = Classification("timeout", 504)
 TRANSACTION_TIMEOUT = Classification("transaction_timeout", 504, evict=True)
 IDLE_IN_TRANSACTION = Classification("idle_in_transaction", evict=True, retry=TRANSACTION)
 DATABASE_DROPPED = Classification("database_dropped", evict=True, condemn=True)
-STALE_PLAN = Classification("stale_plan", retry=READ)
+# Closing the connection drops its prepared statements, which are the trouble.
+STALE_PLAN = Classification("stale_plan", evict=True, retry=READ)
 SERVER_TROUBLE = Classification("server_trouble", 503, evict=True, outage=True)
 SERVER_BUG = Classification("server_bug", evict=True)
 CREDENTIALS = Classification("credentials", 503, outage=True)
 PROTOCOL = Classification("protocol", evict=True)
+OTHER_SERVER_AWAY = Classification("other_server_away", 503)
 NOT_TRANSIENT = Classification("not_transient")
 
 BY_SQLSTATE: dict[str, Classification] = {
@@ -123,6 +135,7 @@ BY_SQLSTATE: dict[str, Classification] = {
     "57P05": SESSION_ENDED,  # idle_session_timeout: raised while idle, so nothing was lost
     "58000": SERVER_TROUBLE,  # system_error
     "58030": SERVER_TROUBLE,  # io_error
+    "HV00N": OTHER_SERVER_AWAY,  # fdw_unable_to_establish_connection
     "XX000": SERVER_BUG,  # internal_error
     "XX001": SERVER_TROUBLE,  # data_corrupted
     "XX002": SERVER_TROUBLE,  # index_corrupted
@@ -138,12 +151,14 @@ _POOLER_TEXTS: tuple[tuple[str, Classification], ...] = (
     ("client_login_timeout", POOLER_UNAVAILABLE),
     ("server shutting down", POOLER_UNAVAILABLE),
     ("pooler is shutting down", POOLER_UNAVAILABLE),
+    (" is down", POOLER_UNAVAILABLE),
     ("server conn crashed", POOLER_LOST_SERVER),
 )
 
 
 RAISED_BY_CLIENT = "client"
 RAISED_BY_OWN_READ_ONLY = "own read only"
+LOST_AT_COMMIT = "commit"
 
 
 def mark(error: psycopg.Error, origin: str) -> None:
@@ -152,7 +167,8 @@ def mark(error: psycopg.Error, origin: str) -> None:
     Args:
         error: as raised by psycopg.
         origin: `RAISED_BY_CLIENT` when libpq refused to send while the session is well, or
-            `RAISED_BY_OWN_READ_ONLY` when the application itself asked for a read-only transaction.
+            `RAISED_BY_OWN_READ_ONLY` when the application itself asked for a read-only transaction,
+            or `LOST_AT_COMMIT` when the session ended before COMMIT was answered.
     """
     error._dbresilience_origin = origin  # type: ignore[attr-defined]
 
@@ -166,22 +182,26 @@ def classify(exc: BaseException) -> Classification:
     if isinstance(exc, (AcquireTimeout, TooManyWaiting)):
         return replace(POOL_EXHAUSTED, retry_after_seconds=exc.retry_after_seconds)
     if isinstance(exc, DatabaseUnavailable):
-        cause = exc.__cause__
-        found = classify(cause) if cause is not None else UNAVAILABLE
+        found = classify(exc.__cause__) if exc.__cause__ is not None else UNAVAILABLE
         if found is CONNECTION_LOST:
-            return CANNOT_CONNECT
-        # A request that never got a connection is refused whatever the reason was.
-        return found if found.unavailable else UNAVAILABLE
+            found = CANNOT_CONNECT
+        elif not found.unavailable:
+            # A request that never got a connection is refused whatever the reason was.
+            found = UNAVAILABLE
+        return replace(found, retry_after_seconds=found.retry_after_seconds or exc.retry_after_seconds)
     if isinstance(exc, (PoolTimeout, TooManyRequests)):
         return POOL_EXHAUSTED
     if isinstance(exc, PoolClosed):
         return UNAVAILABLE
     if isinstance(exc, psycopg.Error):
         return _classify_psycopg(exc)
+    if isinstance(exc, PinnedConnectionLost):
+        return NOT_TRANSIENT
     if isinstance(exc, DatabaseError | InterfaceError):
         if isinstance(exc.__cause__, psycopg.Error | DatabaseUnavailable):
             return classify(exc.__cause__)
-        if isinstance(exc, OperationalError | InterfaceError):
+        # With a cause that is not psycopg's it comes from another driver, of which we know nothing.
+        if isinstance(exc, OperationalError | InterfaceError) and exc.__cause__ is None:
             return UNAVAILABLE
     return NOT_TRANSIENT
 
@@ -192,8 +212,9 @@ def is_fatal(severity: str | None) -> bool:
 
 
 def _classify_psycopg(exc: psycopg.Error) -> Classification:
-    if getattr(exc, "_dbresilience_origin", None) is not None:
-        return NOT_TRANSIENT
+    origin = getattr(exc, "_dbresilience_origin", None)
+    if origin is not None:
+        return OUTCOME_UNKNOWN if origin == LOST_AT_COMMIT else NOT_TRANSIENT
     if isinstance(exc, ConnectionTimeout):
         return CANNOT_CONNECT
     code = exc.sqlstate
@@ -213,7 +234,7 @@ def _classify_psycopg(exc: psycopg.Error) -> Classification:
         return STALE_PLAN if exc.diag.source_function == "RevalidateCachedQuery" else NOT_TRANSIENT
     if code.startswith("08") and not fatal and exc.diag.severity_nonlocalized is not None:
         # dblink and foreign tables: another database is away, our own session is alive.
-        return replace(UNAVAILABLE, name="other_server_away", retry=NEVER)
+        return OTHER_SERVER_AWAY
     if code == "40001" and fatal:
         return SESSION_ENDED  # a standby ended this session for a recovery conflict
     found = BY_SQLSTATE.get(code, NOT_TRANSIENT)

@@ -34,6 +34,6 @@ def _forget(pool: Pool, null: int) -> None:
         if lease.holder is not None:
             lease.holder.forget_connection()
     pool.leases.clear()
-    for connection in list(pool.physical):
+    for connection in pool.physical.all():
         if connection.pgconn.status == ConnStatus.OK:
             os.dup2(null, connection.pgconn.socket)

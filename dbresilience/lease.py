@@ -84,8 +84,3 @@ class Lease:
         self.cursors -= 1
         if self.cursors <= 0 and self.holder is not None:
             self.holder.release_if_unneeded()
-
-    def take_wait_seconds(self) -> float:
-        """Return the wait for the connection, once: it belongs to the first statement only."""
-        waited, self.wait_seconds = self.wait_seconds, 0.0
-        return waited

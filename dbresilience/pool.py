@@ -14,7 +14,6 @@ refused at once, with the reason.
 from __future__ import annotations
 
 import threading
-import weakref
 from collections.abc import Callable, Mapping
 from time import monotonic, perf_counter
 from typing import Any
@@ -24,7 +23,7 @@ from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from . import signals
 from .conf import Configuration
-from .connection import ResilientConnection
+from .connection import PhysicalConnections, ResilientConnection
 from .errors import AcquireTimeout
 from .generation import Generation
 from .lease import Lease
@@ -39,7 +38,7 @@ class Pool:
     Args:
         alias: names it in logs and signals.
         configuration: sizes and timeouts.
-        connect_arguments: for `psycopg.connect`, asked again for each physical connection.
+        connect_arguments: returns those of `psycopg.connect`.
         configure: called with each new connection.
     """
 
@@ -53,8 +52,7 @@ class Pool:
         self.alias = alias
         self.configuration = configuration
         self.leases: dict[ResilientConnection, Lease] = {}
-        self.physical: weakref.WeakSet[ResilientConnection] = weakref.WeakSet()
-        """Every connection that may still be open, for the case of a fork."""
+        self.physical = PhysicalConnections()
         self.opened_total = 0
         self.connect_failures_total = 0
         self.last_failure: Exception | None = None
@@ -86,7 +84,7 @@ class Pool:
                 connection = generation.connections.getconn(timeout=deadline - monotonic())
             except PoolClosed:
                 if generation.failure is not None:
-                    raise unreachable(self.alias, generation.failure) from generation.failure
+                    raise unreachable(self.alias, generation.failure, self.configuration) from generation.failure
                 # Closed by us, or by somebody who has `connection.pool`: its successor may serve us.
                 self.condemn(generation, "closed from outside")
                 continue
@@ -115,7 +113,7 @@ class Pool:
     def _refuse_if_too_many_wait(self) -> None:
         snapshot = self.snapshot()
         if snapshot.queued >= self.configuration.max_waiting:
-            raise too_many_waiting(snapshot, self.configuration.max_waiting)
+            raise too_many_waiting(snapshot, self.configuration)
 
     def _reclaim_orphans(self) -> None:
         """Take back what threads held when they ended."""
@@ -244,6 +242,7 @@ class Pool:
     def take_generation(self) -> Generation | None:
         """Hand over the current generation, for a forked child; the pool starts anew."""
         self._room = threading.Condition()
+        self.physical.forget_lock()
         generation, self._generation = self._generation, None
         return generation
 
@@ -297,4 +296,4 @@ class Pool:
     def _timed_out(self, waited_seconds: float) -> AcquireTimeout:
         snapshot = self.snapshot()
         emit(signals.acquire_timed_out, self.alias, waited_seconds=waited_seconds, snapshot=snapshot)
-        return timed_out(snapshot, waited_seconds)
+        return timed_out(snapshot, waited_seconds, self.configuration)

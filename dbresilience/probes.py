@@ -12,7 +12,7 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from .health import DatabaseHealth, HealthProbe
-from .resources import DatabaseResources, get_database_resources
+from .resources import DatabaseResources, configured_retry_after_seconds, get_database_resources
 
 _other_engines: dict[str, HealthProbe] = {}
 
@@ -61,7 +61,7 @@ def _look_at(alias: str) -> tuple[DatabaseHealth, DatabaseResources | None]:
 def _answer(body: dict[str, Any], health: DatabaseHealth) -> HttpResponse:
     response = JsonResponse(body, status=200 if health.healthy else 503)
     if not health.healthy:
-        response["Retry-After"] = "2"
+        response["Retry-After"] = str(configured_retry_after_seconds())
         # The answer to a probe is its result, not an error of the site.
         response._has_been_logged = True  # type: ignore[attr-defined]
     return _uncached(response)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import connections
 
 from . import fork
-from .conf import Configuration
+from .conf import DEFAULT_RETRY_AFTER_SECONDS, Configuration
 from .health import DatabaseHealth, HealthProbe
 from .pool import Pool
 from .snapshot import PoolSnapshot
@@ -74,7 +74,6 @@ class _Registry(types.ModuleType):
         self.lock = threading.RLock()
         self.entries: dict[tuple[str, Hashable], DatabaseResources] = {}
         self.current: dict[str, Hashable] = {}
-        self.inherited: list[DatabaseResources] = []
 
 
 _NAME = "_dbresilience_process"
@@ -141,6 +140,12 @@ def all_resources() -> list[DatabaseResources]:
         return list(registry.entries.values())
 
 
+def configured_retry_after_seconds() -> int:
+    """Return the longest `retry_after_seconds` of this process's aliases; its default if none is used."""
+    configured = [resources.configuration.retry_after_seconds for resources in all_resources()]
+    return max(configured, default=DEFAULT_RETRY_AFTER_SECONDS)
+
+
 def _close_all_at_exit() -> None:
     # A thread that is connecting to a frozen server cannot be waited for, and is nobody's business.
     logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)
@@ -154,8 +159,6 @@ def _forget_after_fork() -> None:
     inherited = list(registry.entries.values())
     registry.entries.clear()
     registry.current.clear()
-    # Kept, because the destructors of psycopg's pools would wait for threads that do not exist.
-    registry.inherited.extend(inherited)
     for resources in inherited:
         resources.inherited = True
     fork.forget(resources.pool for resources in inherited if resources.pool is not None)

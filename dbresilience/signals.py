@@ -1,7 +1,8 @@
 """What happened to the pool and its connections, as Django signals.
 
 Logging is merely their first receiver. All are sent with `send_robust`: a receiver that raises
-is logged by Django and never costs a query or a connection. The sender is always the alias.
+is logged by Django and never costs a query or a connection. The sender is the alias, except for
+`request_refused`, which is about a request: there it is None.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ __all__ = [
 ]
 
 
-def emit(signal: Signal, alias: str, **details: Any) -> None:
+def emit(signal: Signal, alias: str | None, **details: Any) -> None:
     """Send `signal` for `alias`; a no-op when nobody listens."""
     if signal.receivers:
         signal.send_robust(sender=alias, alias=alias, **details)

@@ -12,15 +12,12 @@ import sys
 import sysconfig
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import django
+from psycopg import sql
 
 from .signals import emit, slow_query
-
-if TYPE_CHECKING:
-    from .lease import Lease
-
 
 logger = logging.getLogger(__name__)
 
@@ -78,24 +75,24 @@ class SlowQueryLog:
     threshold_seconds: float
     show_parameters: bool
 
-    def report(self, cursor: Any, query: Any, params: Any, duration_seconds: float, lease: Lease | None) -> None:
+    def report(self, cursor: Any, query: Any, params: Any, duration_seconds: float, wait_seconds: float) -> None:
         """Send `slow_query` for one finished statement. Never raises: the statement is done."""
         try:
-            self._report(cursor, query, params, duration_seconds, lease)
+            self._report(cursor, query, params, duration_seconds, wait_seconds)
         except Exception:
             logger.exception("A slow query could not be reported")
 
-    def _report(self, cursor: Any, query: Any, params: Any, duration_seconds: float, lease: Lease | None) -> None:
+    def _report(self, cursor: Any, query: Any, params: Any, duration_seconds: float, wait_seconds: float) -> None:
         request = current_request.get()
         emit(
             slow_query,
             self.alias,
             query=SlowQuery(
                 alias=self.alias,
-                sql=_text_of(query, cursor),
+                sql=_text_of(query, cursor, show_parameters=self.show_parameters),
                 parameters=repr(params) if self.show_parameters and params is not None else None,
                 duration_seconds=duration_seconds,
-                wait_seconds=lease.take_wait_seconds() if lease is not None else 0.0,
+                wait_seconds=wait_seconds,
                 rows=cursor.rowcount,
                 call_site=call_site(),
                 method=request.method if request else None,
@@ -133,13 +130,22 @@ def _short(filename: str) -> str:
     return filename if relative.startswith("..") else relative
 
 
-def _text_of(query: Any, cursor: Any) -> str:
+def _without_literals(query: sql.Composable) -> sql.Composable:
+    """Show values that were composed into the statement as placeholders, as parameters are shown."""
+    if isinstance(query, sql.Literal):
+        return sql.Placeholder()
+    if isinstance(query, sql.Composed):
+        return sql.Composed([_without_literals(part) for part in query])
+    return query
+
+
+def _text_of(query: Any, cursor: Any, *, show_parameters: bool) -> str:
     if isinstance(query, bytes):
         text = query.decode(errors="replace")
     elif isinstance(query, str):
         text = query
-    elif hasattr(query, "as_string"):
-        text = query.as_string(cursor.connection)
+    elif isinstance(query, sql.Composable):
+        text = (query if show_parameters else _without_literals(query)).as_string(cursor.connection)
     else:
         text = repr(query)
     return " ".join(text.split())

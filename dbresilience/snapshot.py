@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .conf import Configuration
 from .errors import AcquireTimeout, DatabaseUnavailable, TooManyWaiting
 
 
@@ -31,26 +32,33 @@ class PoolSnapshot:
         return f"max_size {self.max_size}, in use {self.in_use}, idle {self.idle}, waiting {self.waiting}"
 
 
-def timed_out(snapshot: PoolSnapshot, waited_seconds: float) -> AcquireTimeout:
+def timed_out(snapshot: PoolSnapshot, waited_seconds: float, configuration: Configuration) -> AcquireTimeout:
     """No connection became free in time, or none could be opened at all."""
     if snapshot.size == 0:
-        return AcquireTimeout(
+        text = (
             f"Pool {snapshot.alias!r} could not open a connection within {waited_seconds:.1f} s: "
             f"{snapshot}. The server accepts no connections or does not answer."
         )
-    return AcquireTimeout(
-        f"No connection of pool {snapshot.alias!r} became free within {waited_seconds:.1f} s: "
-        f"{snapshot}. Hold connections for less time, or raise OPTIONS['pool']['max_size']."
-    )
+    else:
+        text = (
+            f"No connection of pool {snapshot.alias!r} became free within {waited_seconds:.1f} s: "
+            f"{snapshot}. Hold connections for less time, or raise OPTIONS['pool']['max_size']."
+        )
+    return AcquireTimeout(text, retry_after_seconds=configuration.retry_after_seconds)
 
 
-def too_many_waiting(snapshot: PoolSnapshot, max_waiting: int) -> TooManyWaiting:
+def too_many_waiting(snapshot: PoolSnapshot, configuration: Configuration) -> TooManyWaiting:
     """`max_waiting` requests wait already."""
     return TooManyWaiting(
-        f"Pool {snapshot.alias!r} refused one more waiting request: {snapshot}, max_waiting {max_waiting}."
+        f"Pool {snapshot.alias!r} refused one more waiting request: {snapshot}, "
+        f"max_waiting {configuration.max_waiting}.",
+        retry_after_seconds=configuration.retry_after_seconds,
     )
 
 
-def unreachable(alias: str, cause: Exception) -> DatabaseUnavailable:
+def unreachable(alias: str, cause: Exception, configuration: Configuration) -> DatabaseUnavailable:
     """The server cannot be reached, or refused us."""
-    return DatabaseUnavailable(f"The database of pool {alias!r} cannot be reached ({type(cause).__name__}).")
+    return DatabaseUnavailable(
+        f"The database of pool {alias!r} cannot be reached ({type(cause).__name__}).",
+        retry_after_seconds=configuration.retry_after_seconds,
+    )

@@ -23,17 +23,20 @@ from django.template.loader import get_template
 from django.urls import set_urlconf
 
 from . import signals
-from .errors import NOT_TRANSIENT, Classification, classify
+from .errors import NOT_TRANSIENT, OUTCOME_UNKNOWN, Classification, classify
+from .resources import configured_retry_after_seconds
 
 requests_log = logging.getLogger("dbresilience.requests")
 
-DEFAULT_RETRY_AFTER_SECONDS = 2
 _MARK = "_dbresilience_wrapped"
 _TITLES = {503: "Service Unavailable", 504: "Gateway Timeout"}
-_DETAILS = {
-    503: "The database cannot be used at the moment. Nothing was lost; please try again.",
-    504: "The database took too long to answer. Please try again.",
-}
+_AWAY = "The database cannot be reached at the moment. Please try again."
+_BUSY = "The database has too much to do at the moment. Please try again."
+_SLOW = "The database took too long to answer. Please try again with less."
+_OUTCOME_UNKNOWN = (
+    "The database was lost while your change was being stored, so it may or may not have been. "
+    "Look before you send it again, or send it with the same Idempotency-Key."
+)
 
 
 def response_for(request: HttpRequest, exc: BaseException) -> HttpResponse | None:
@@ -56,12 +59,12 @@ def response_for(request: HttpRequest, exc: BaseException) -> HttpResponse | Non
             "classification": classification.name,
         },
     )
-    response = _render(request, classification.status, _retry_after_seconds(classification))
+    response = _render(request, classification)
     # Django would log every 5xx once more.
     response._has_been_logged = True  # type: ignore[attr-defined]
     signals.emit(
         signals.request_refused,
-        "",
+        None,
         exception=error,
         classification=classification,
         status=classification.status,
@@ -97,33 +100,48 @@ def _find_database_error(
 
 
 def _retry_after_seconds(classification: Classification) -> int:
+    """Return what the error knows; else what is configured, the longest if aliases differ."""
     if classification.retry_after_seconds is not None:
         return math.ceil(classification.retry_after_seconds)
-    from .resources import all_resources
-
-    for resources in all_resources():
-        return resources.configuration.retry_after_seconds
-    return DEFAULT_RETRY_AFTER_SECONDS
+    return configured_retry_after_seconds()
 
 
-def _render(request: HttpRequest, status: int, retry_after: int) -> HttpResponse:
+def _detail(classification: Classification) -> str:
+    if classification.status == 504:
+        return _SLOW
+    if classification.name == OUTCOME_UNKNOWN.name:
+        return _OUTCOME_UNKNOWN
+    return _AWAY if classification.outage else _BUSY
+
+
+def _render(request: HttpRequest, classification: Classification) -> HttpResponse:
+    status = classification.status
+    assert status is not None
+    retry_after = _retry_after_seconds(classification)
+    outcome_unknown = classification.name == OUTCOME_UNKNOWN.name
     media_type = request.get_preferred_type(["application/problem+json", "application/json", "text/html"])
     response: HttpResponse
     if media_type == "text/html":
-        reload = request.method in ("GET", "HEAD")
-        response = HttpResponse(_page({"retry_after": retry_after, "reload": reload}), status=status)
+        context = {
+            "retry_after": retry_after,
+            # A statement that took too long would take as long again, with nobody looking.
+            "reload": request.method in ("GET", "HEAD") and status == 503 and not outcome_unknown,
+            "status": status,
+            "outcome_unknown": outcome_unknown,
+            "away": classification.outage,
+        }
+        response = HttpResponse(_page(context), status=status)
     else:
-        response = JsonResponse(
-            {
-                "type": "about:blank",
-                "title": _TITLES[status],
-                "status": status,
-                "detail": _DETAILS[status],
-                "retry_after": retry_after,
-            },
-            status=status,
-            content_type="application/problem+json",
-        )
+        problem = {
+            "type": "about:blank",
+            "title": _TITLES[status],
+            "status": status,
+            "detail": _detail(classification),
+            "retry_after": retry_after,
+        }
+        if outcome_unknown:
+            problem["outcome_unknown"] = True
+        response = JsonResponse(problem, status=status, content_type="application/problem+json")
     response["Retry-After"] = str(retry_after)
     response["Cache-Control"] = "no-store"
     return response

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
-from django.db import InterfaceError
 from django.db.backends.postgresql.base import TIMESTAMPTZ_OID
 from django.db.backends.postgresql.psycopg_any import IsolationLevel, register_tzloader
 from django.db.backends.signals import connection_created
@@ -25,6 +24,7 @@ from psycopg.pq import Format, TransactionStatus
 from . import cursors
 from .connecting import ConnectingMixin
 from .connection import ResilientConnection
+from .errors import PinnedConnectionLost
 from .identity import database_of
 from .lease import Lease
 from .resources import close_database
@@ -64,7 +64,7 @@ class ResilienceMixin(ConnectingMixin):
         self.health_check_done = True
         self.run_on_commit = []
         if self._pins:
-            raise InterfaceError("The pinned connection was closed; what was set on it is gone.")
+            raise PinnedConnectionLost("The pinned connection was closed; what was set on it is gone.")
         lease = pool.acquire()
         lease.holder = self
         self._lease = lease
@@ -145,7 +145,7 @@ class ResilienceMixin(ConnectingMixin):
 
     def close_if_health_check_failed(self) -> None:
         """Nothing to do for a lease: liveness is looked at when a connection is acquired."""
-        if self._lease is None:
+        if self._lease is None and self.connection is not None:
             super().close_if_health_check_failed()
 
     def get_autocommit(self) -> bool:
@@ -200,7 +200,7 @@ class ResilienceMixin(ConnectingMixin):
         """
         if self._pooled:
             assert self.resources.pool is not None
-            for connection in list(self.resources.pool.physical):
+            for connection in self.resources.pool.physical.all():
                 connection.announced = False
         return super().schema_editor(*args, **kwargs)
 

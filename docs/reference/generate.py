@@ -38,8 +38,8 @@ def settings_page() -> str:
         "A name in the column *in a URL* may stand in `DATABASE_URL` as read by django-environ, e.g. "
         "`postgresql://user:password@host/name?pool_max_size=20&pool_timeout=5`, or flat in `OPTIONS`.",
         "",
-        "Without a lease to give back, `CONN_MAX_AGE` has no meaning: a value other than 0 is system check "
-        "`dbresilience.E001`.",
+        "`CONN_MAX_AGE` says how long Django keeps a connection that has no pool. With a pool, any value but 0 "
+        "is system check `dbresilience.E001`; use `max_lifetime`.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -82,12 +82,23 @@ def errors_page() -> str:
         "|---|---|",
     ]
     lines += [
-        f"| `{kind.__name__}` | {' '.join((kind.__doc__ or '').split())} |"
-        for kind in (errors.DatabaseUnavailable, errors.AcquireTimeout, errors.TooManyWaiting)
+        f"| `{kind.__name__}` | {' '.join((kind.__doc__ or '').partition('Attributes:')[0].split())} |"
+        for kind in (
+            errors.DatabaseUnavailable,
+            errors.AcquireTimeout,
+            errors.TooManyWaiting,
+            errors.PinnedConnectionLost,
+        )
     ]
     lines += [
         "",
-        "All are subclasses of `django.db.OperationalError`.",
+        "The first three are `django.db.OperationalError`s, the last is a `django.db.InterfaceError`.",
+        "",
+        "What a server says while refusing a connection (`53300`, `57P03`, `28P01`, `3D000`) has no SQLSTATE in "
+        "psycopg, so all of it is class `cannot_connect`: 503.",
+        "",
+        "A session lost before COMMIT was answered is class `outcome_unknown` whatever the SQLSTATE: the answer says "
+        "that the change may or may not have been stored.",
         "",
         "| SQLSTATE | name | class | HTTP status | connection | may run again |",
         "|---|---|---|---|---|---|",

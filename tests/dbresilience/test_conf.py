@@ -28,7 +28,7 @@ def test_defaults_need_no_options() -> None:
 
 @pytest.mark.parametrize(("debug", "threshold"), [(True, 0.2), (False, 1.0)])
 def test_the_slow_query_threshold_follows_debug(debug: bool, threshold: float) -> None:
-    """D2: 0.2 s in development, 1 s in production."""
+    """0.2 s in development, 1 s in production."""
     assert read(debug=debug).slow_query_seconds == threshold
 
 
@@ -50,7 +50,17 @@ def test_names_of_djangos_own_pool_carry_over() -> None:
     assert configuration.pool_arguments() == {
         "min_size": 2, "max_size": 4, "timeout": 3.0, "max_lifetime": 60.0, "max_waiting": 0,
         "max_idle": 600.0, "reconnect_timeout": 300.0, "num_workers": 3,
+        "check": None, "reset": None, "reconnect_failed": None,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("pool", "max_size"),
+    [({}, 10), ({"max_size": None}, 10), ({"min_size": 3, "max_size": None}, 3), ({"min_size": 12}, 12)],
+)
+def test_a_size_left_open_fits_the_minimum(pool: dict[str, Any], max_size: int) -> None:
+    """psycopg_pool's None is "as min_size"; the default never is below it."""
+    assert read({"pool": pool}).max_size == max_size
 
 
 @pytest.mark.parametrize(
@@ -69,7 +79,7 @@ def test_names_of_djangos_own_pool_carry_over() -> None:
     ],
 )
 def test_a_url_says_the_same(query: str, field: str, value: object) -> None:
-    """A2: sizes and time-outs from the URL, as django-environ 0.14 reads it."""
+    """Sizes and time-outs from the URL, as django-environ 0.14 reads it."""
     assert getattr(read_url(query), field) == value
 
 
@@ -83,6 +93,8 @@ def test_a_url_says_the_same(query: str, field: str, value: object) -> None:
         ({"pool": {"max_size": True}}, "max_size"),
         ({"pool": {"min_size": 5, "max_size": 2}}, "min_size"),
         ({"pool": {"timeout": -1}}, "timeout"),
+        ({"pool": {"check": "yes"}}, "check"),
+        ({"pool": {"close_returns": True}}, "close_returns"),
         ({"pool": {"timeout": float("nan")}}, "timeout"),
         ({"pool": "perhaps"}, "pool"),
         ({"pool": "{not json"}, "pool"),

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sqlite3
+
 import django.db
 import psycopg
 import pytest
+from django.db.backends.utils import CursorWrapper
 from psycopg_pool import PoolClosed, PoolTimeout, TooManyRequests
 
 from dbresilience import AcquireTimeout, DatabaseUnavailable, classify
 from dbresilience.base import DatabaseWrapper
+from tests.support.postgres import wait_until
 
-from .conftest import pid_of
+from .conftest import in_thread, pid_of
 
 UNAVAILABLE = [
     "08000", "08001", "08003", "08004", "08006", "08007", "25006", "28000", "28P01", "40000", "40001",
@@ -75,8 +79,62 @@ def test_errors_without_sqlstate_are_unavailability(error: Exception) -> None:
 
 
 def test_other_exceptions_mean_nothing() -> None:
-    """A KeyError is nobody's outage."""
+    """A KeyError is nobody's outage, nor is an error of SQLite."""
     assert classify(KeyError("x")).name == "not_transient"
+    locked = django.db.OperationalError("database is locked")
+    locked.__cause__ = sqlite3.OperationalError("database is locked")
+    assert classify(locked).name == "not_transient"
+
+
+def test_the_alias_says_when_to_come_back() -> None:
+    """Unless the error knows better."""
+    busy, starting = AcquireTimeout("x"), DatabaseUnavailable("x")
+    busy.retry_after_seconds = starting.retry_after_seconds = 7
+    starting.__cause__ = psycopg.errors.CannotConnectNow()
+    assert classify(busy).retry_after_seconds == 7
+    assert classify(starting).retry_after_seconds == 1
+
+
+def test_a_commit_that_was_never_answered_is_of_unknown_outcome(
+    wrapper: DatabaseWrapper,
+    make_wrapper,  # type: ignore[no-untyped-def]
+) -> None:
+    """The session is ended while a deferred trigger keeps COMMIT busy."""
+    with wrapper.cursor() as cursor:
+        cursor.execute(
+            "CREATE TABLE slow_to_commit (n int);"
+            "CREATE FUNCTION doze() RETURNS trigger LANGUAGE plpgsql AS"
+            " 'BEGIN PERFORM pg_sleep(20); RETURN NULL; END';"
+            "CREATE CONSTRAINT TRIGGER dozes AFTER INSERT ON slow_to_commit"
+            " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION doze();"
+        )
+    committing = make_wrapper()
+    wrapper.inc_thread_sharing()
+
+    def end_the_session_at_commit() -> None:
+        with wrapper.cursor() as cursor:
+            wait_until(lambda: terminated(cursor))
+
+    def terminated(cursor: CursorWrapper) -> bool:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE pid = %s AND query = 'COMMIT' AND state = 'active'",
+            [pid],
+        )
+        return cursor.rowcount > 0
+
+    block = django.db.transaction.atomic(using=committing.alias)
+    block.__enter__()
+    pid = pid_of(committing)
+    with committing.cursor() as cursor:
+        cursor.execute("INSERT INTO slow_to_commit VALUES (1)")
+    thread = in_thread(end_the_session_at_commit)
+    with pytest.raises(django.db.OperationalError) as caught:
+        block.__exit__(None, None, None)
+    thread.join()
+    assert classify(caught.value).name == "outcome_unknown"
+    assert committing.resources.snapshot().in_use == 0
+    assert pid_of(committing) != pid
 
 
 def test_a_lost_connection_is_never_reused_and_a_deadlock_is_harmless_to_it() -> None:

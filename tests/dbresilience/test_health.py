@@ -33,7 +33,7 @@ def test_probes_ignore_the_host_header(path: str, settings: Any) -> None:
 
 @pytest.mark.django_db
 def test_the_health_endpoint_has_figures_and_no_secrets(settings: Any) -> None:
-    """E1: state and latency, never a host, a user or a password."""
+    """State and latency, never a host, a user or a password."""
     body = json.loads(Client().get("/api/health/db").content)
     assert body["healthy"] is True
     assert body["latency_ms"] > 0
@@ -89,7 +89,7 @@ def test_a_stopped_server_is_unhealthy_and_recovers(make_wrapper: MakeWrapper, p
 def test_a_frozen_server_is_answered_in_time_with_one_check_in_flight(
     make_wrapper: MakeWrapper, postgres: ThrowawayPostgres
 ) -> None:
-    """E1: under a second, and twenty probes leave one thread, not twenty."""
+    """Under a second, and twenty probes leave one thread, not twenty."""
     resources = make_wrapper().resources
     before = threading.active_count()
     postgres.freeze()

@@ -166,6 +166,18 @@ def test_raw_execute_does_not_keep_the_lease(wrapper: DatabaseWrapper) -> None:
     assert wrapper.resources.snapshot().in_use == 0
 
 
+def test_a_cursor_that_nobody_closed_does_not_keep_the_lease(wrapper: DatabaseWrapper) -> None:
+    """Careless code forgets its cursor in a local variable."""
+
+    def careless() -> int:
+        cursor = wrapper.cursor()
+        cursor.execute("SELECT 1")
+        return int(cursor.fetchone()[0])
+
+    assert careless() == 1
+    assert wrapper.resources.snapshot().in_use == 0
+
+
 def test_the_wrong_thread_is_refused_and_leaks_nothing(wrapper: DatabaseWrapper) -> None:
     """As with Django's own backend."""
     errors: list[BaseException] = []

@@ -27,7 +27,7 @@ def test_asking_again_gives_the_same(make_wrapper: MakeWrapper) -> None:
 
 
 def test_two_aliases_share_nothing(db: None) -> None:
-    """A1: the same configuration under two names is two pools."""
+    """The same configuration under two names is two pools."""
     default = connections["default"]
     copy = default.copy(alias="dbresilience_copy")
     try:
@@ -113,8 +113,7 @@ def run_python(code: str, database_url: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(
         [sys.executable, "-c", "import django; django.setup()\n" + textwrap.dedent(code)],
         cwd=BASE_DIR,
-        env={**site_environment(DATABASE_URL=database_url), "DJANGO_SETTINGS_MODULE": "config.settings",
-             "DBRESILIENCE_LOG_LEVEL": "ERROR"},
+        env={**site_environment(DATABASE_URL=database_url), "DJANGO_SETTINGS_MODULE": "config.settings"},
         capture_output=True,
         text=True,
         timeout=30,
@@ -124,7 +123,7 @@ def run_python(code: str, database_url: str) -> subprocess.CompletedProcess[str]
 def test_a_process_that_queried_ends_at_once_and_leaves_no_session(
     database_url: str, postgres: ThrowawayPostgres
 ) -> None:
-    """A10: no waiting for threads, no traceback, no zombie session."""
+    """No waiting for threads, no traceback, no zombie session."""
     done = run_python(
         """
         import time, atexit
@@ -144,7 +143,7 @@ def test_a_process_that_queried_ends_at_once_and_leaves_no_session(
 
 
 def test_an_impossible_option_stops_the_start(database_url: str) -> None:
-    """A2: django.setup() fails and the text names the key."""
+    """Django.setup() fails and the text names the key."""
     done = run_python("", database_url + "?pool_max_size=none-at-all")
     assert done.returncode != 0
     assert "pool_max_size" in done.stderr

@@ -8,6 +8,7 @@ import logging
 import pytest
 from django.db import OperationalError
 from django.http import HttpRequest, HttpResponse
+from psycopg import sql
 
 from dbresilience import signals
 from dbresilience.logs import connect_receivers
@@ -28,7 +29,7 @@ def records(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
 
 
 def test_a_slow_query_is_one_line_with_everything(make_wrapper: MakeWrapper, caplog: pytest.LogCaptureFixture) -> None:
-    """D2: SQL without parameters, duration, rows, wait, call site."""
+    """SQL without parameters, duration, rows, wait, call site."""
     wrapper = make_wrapper(resilience={"slow_query_seconds": 0.05})
     sleep(wrapper)
     (record,) = records(caplog)
@@ -53,6 +54,14 @@ def test_parameters_only_when_asked_for(make_wrapper: MakeWrapper, caplog: pytes
     """slow_query_parameters=True."""
     sleep(make_wrapper(resilience={"slow_query_seconds": 0.05, "slow_query_parameters": True}))
     assert "hush" in records(caplog)[0].getMessage()
+
+
+def test_composed_values_are_parameters_too(make_wrapper: MakeWrapper, caplog: pytest.LogCaptureFixture) -> None:
+    """sql.Literal puts a value into the text of the statement."""
+    wrapper = make_wrapper(resilience={"slow_query_seconds": 0.05})
+    with wrapper.cursor() as cursor:
+        cursor.execute(sql.SQL("SELECT pg_sleep(0.06), {}").format(sql.Literal("hush")))
+    assert "SELECT pg_sleep(0.06), %s" in records(caplog)[0].getMessage()
 
 
 def test_a_slow_failure_is_logged_too(make_wrapper: MakeWrapper, caplog: pytest.LogCaptureFixture) -> None:
@@ -94,7 +103,7 @@ def test_the_wait_for_the_connection_is_apart(make_wrapper: MakeWrapper, caplog:
 
 
 def test_fields_survive_json(make_wrapper: MakeWrapper, caplog: pytest.LogCaptureFixture) -> None:
-    """E5: production formats the same record as one JSON object."""
+    """Production formats the same record as one JSON object."""
     from pythonjsonlogger.json import JsonFormatter
 
     sleep(make_wrapper(resilience={"slow_query_seconds": 0.05}))
@@ -113,7 +122,7 @@ def test_with_the_debug_cursor(make_wrapper: MakeWrapper, caplog: pytest.LogCapt
 
 
 def test_lifecycle_signals_in_order(make_wrapper: MakeWrapper) -> None:
-    """D3: connect, acquire, release, close."""
+    """Connect, acquire, release, close."""
     seen: list[str] = []
     watched = {
         "opened": signals.connection_opened,

@@ -48,6 +48,7 @@ ERRORS: dict[str, Callable[[], Exception]] = {
     "deadlock": lambda: driver(OperationalError, "40P01"),
     "starting": lambda: driver(OperationalError, "57P03"),
     "timeout": lambda: driver(OperationalError, "57014"),
+    "unknown": lambda: driver(OperationalError, "08007"),
     "integrity": lambda: driver(IntegrityError, "23505"),
     "programming": lambda: driver(ProgrammingError, "42P01"),
     "key": lambda: KeyError("x"),
@@ -195,7 +196,7 @@ PLACES = ["/view/{}", "/async/{}", "/rest/{}", "/rendered/{}", "/template-respon
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("kind", ["cut", "bare", "ours", "read-only"])
 def test_every_place_answers_503(client: Client, place: str, kind: str) -> None:
-    """B3: view, async view, DRF, template, deferred template, middleware in and out."""
+    """View, async view, DRF, template, deferred template, middleware in and out."""
     response = client.get(place.format(kind))
     assert response.status_code == 503
     assert int(response["Retry-After"]) >= 1
@@ -244,6 +245,23 @@ def test_people_get_a_page_that_reloads_itself(client: Client) -> None:
     posted = client.post("/view/cut", HTTP_ACCEPT="text/html")
     assert posted.status_code == 503
     assert "http-equiv" not in posted.content.decode()
+
+
+def test_a_statement_that_took_too_long_is_not_asked_for_again(client: Client) -> None:
+    """A page that reloads itself would ask for ever."""
+    response = client.get("/view/timeout", HTTP_ACCEPT="text/html")
+    assert response.status_code == 504
+    assert "http-equiv" not in response.content.decode()
+
+
+def test_an_unknown_outcome_is_said(client: Client) -> None:
+    """Neither "stored" nor "not stored" would be true."""
+    body = json.loads(client.post("/view/unknown", HTTP_ACCEPT="application/json").content)
+    assert body["outcome_unknown"] is True
+    assert "may or may not" in body["detail"]
+    page = client.get("/view/unknown", HTTP_ACCEPT="text/html").content.decode()
+    assert "may or may not" in page
+    assert "http-equiv" not in page
 
 
 @pytest.mark.parametrize("accept", ["application/json", "*/*", "", "text/event-stream"])

@@ -91,7 +91,7 @@ HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 def test_every_route_says_so_and_comes_back(
     start_site: Callable[..., Site], postgres: ThrowawayPostgres, worker_class: str, debug: str
 ) -> None:
-    """B3, A9: 503 + Retry-After everywhere, quickly; 200 again without a restart of the application."""
+    """503 + Retry-After everywhere, quickly; 200 again without a restart of the application."""
     site = start_site(worker_class=worker_class, DEBUG=debug)
     person, program = visitor_with_session(site), visitor_with_token(site)
     for path in PAGES:
@@ -132,7 +132,7 @@ def test_every_route_says_so_and_comes_back(
 def test_a_restart_between_two_requests_is_not_noticed(
     start_site: Callable[..., Site], postgres: ThrowawayPostgres, mode: str
 ) -> None:
-    """A7: the pool's dead connections never reach a request."""
+    """The pool's dead connections never reach a request."""
     site = start_site()
     program = visitor_with_token(site)
     assert program.ask("/api/threads").status == 200
