@@ -17,6 +17,7 @@ from chat import answers, limits, queries, services
 from chat.channel import Channel
 from chat.conversation import Cancellation
 from chat.models import Message
+from chat.outages import note
 from chat.services import NotRepeatableError, StartedTurn, ThreadGoneError
 from chat.turns import Turn
 from dbresilience import classify
@@ -44,7 +45,7 @@ class Follower:
             self._follow()
         except (DatabaseError, InterfaceError) as error:
             verdict = classify(error)
-            logger.warning("Could not look up a reply", exc_info=True)
+            note(logger, error, "A reply could not be looked up for a repeated request")
             self.channel.put(
                 "error",
                 answers.error(

@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -20,6 +20,8 @@ from chat.agents.base import ToolDescription
 from chat.arithmetic import calculate
 from chat.limits import TOOL_RESULT_CHARACTERS
 from chat.models import ToolCall
+from chat.outages import note
+from dbresilience import get_database_resources
 
 logger = logging.getLogger(__name__)
 
@@ -38,11 +40,11 @@ def run(name: str, arguments: Mapping[str, Any], context: ToolContext) -> tuple[
     if tool is None:
         return ToolCall.Status.FAILED, {"error": f"There is no tool named {name!r}; there are {', '.join(TOOLS)}."}
     try:
-        result = tool(context, arguments)
+        result = tool.work(context, arguments)
         if len(json.dumps(result)) > TOOL_RESULT_CHARACTERS:
             return ToolCall.Status.FAILED, {"error": "The result is too long; ask for less."}
-    except (DatabaseError, InterfaceError):
-        logger.warning("The tool %s failed at the database", name, exc_info=True)
+    except (DatabaseError, InterfaceError) as error:
+        note(logger, error, f"The tool {name} failed at the database")
         return ToolCall.Status.FAILED, {"error": "The database does not answer just now; try again in a moment."}
     except (ValueError, TypeError, KeyError, OSError) as error:
         return ToolCall.Status.FAILED, {"error": str(error) or type(error).__name__}
@@ -83,21 +85,19 @@ def _current_time(context: ToolContext, arguments: Mapping[str, Any]) -> Any:
 
 
 def _database_status(context: ToolContext, arguments: Mapping[str, Any]) -> Any:
-    from dbresilience import get_database_resources
-
-    if connection.settings_dict["ENGINE"] != "dbresilience":
+    try:
+        resources = get_database_resources()
+    except TypeError:
+        # The site went back to Django's own backend, which has nothing to tell of its connections.
         started = time.perf_counter()
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
         return {"healthy": True, "latency_ms": round((time.perf_counter() - started) * 1000, 1)}
-    resources = get_database_resources("default")
-    health, snapshot = resources.health(), resources.snapshot()
-    pool = asdict(snapshot) if is_dataclass(snapshot) and not isinstance(snapshot, type) else {}
-    wanted = ("size", "idle", "in_use", "waiting", "max_size")
+    health, pool = resources.health(), resources.snapshot()
     return {
         "healthy": health.healthy,
         "latency_ms": None if health.latency_ms is None else round(health.latency_ms, 1),
-        "pool": {name: pool.get(name, getattr(snapshot, name, None)) for name in wanted},
+        "pool": {name: getattr(pool, name) for name in ("size", "idle", "in_use", "waiting", "max_size")},
     }
 
 
@@ -110,31 +110,34 @@ def _one_string(name: str, description: str, *, required: bool = True) -> dict[s
     }
 
 
-TOOLS: dict[str, Callable[[ToolContext, Mapping[str, Any]], Any]] = {
-    "search_my_messages": _search_my_messages,
-    "calculate": _calculate,
-    "current_time": _current_time,
-    "database_status": _database_status,
-}
+@dataclass(frozen=True, kw_only=True)
+class Tool(ToolDescription):
+    work: Callable[[ToolContext, Mapping[str, Any]], Any]
 
-DESCRIPTIONS: Sequence[ToolDescription] = (
-    ToolDescription(
+
+DESCRIPTIONS: Sequence[Tool] = (
+    Tool(
         name="search_my_messages",
         description="Full-text search over everything the user and the assistant said in all of the user's threads.",
         parameters=_one_string("query", "Words to look for; quotes for a phrase, a minus to exclude a word."),
+        work=_search_my_messages,
     ),
-    ToolDescription(
+    Tool(
         name="calculate",
         description="Work out an arithmetic expression exactly.",
         parameters=_one_string("expression", "For example 2*(3+4) or sqrt(2)."),
+        work=_calculate,
     ),
-    ToolDescription(
+    Tool(
         name="current_time",
         description="The current date and time.",
         parameters=_one_string("timezone", "An IANA name such as Europe/Berlin; UTC if absent.", required=False),
+        work=_current_time,
     ),
-    ToolDescription(
+    Tool(
         name="database_status",
         description="Whether this application's database answers, how fast, and how busy the connection pool is.",
+        work=_database_status,
     ),
 )
+TOOLS = {tool.name: tool for tool in DESCRIPTIONS}

@@ -21,16 +21,15 @@ from chat.agents import Said, get_agent
 from chat.channel import Channel
 from chat.conversation import Cancellation, Conversation
 from chat.models import Message, ToolCall
+from chat.outages import note
 from chat.services import StartedTurn
 from chat.tools import ToolContext
+from chat.watch import interrupt_all
 from dbresilience import classify
 
 __all__ = ["Turn", "interrupt_all"]
 
 logger = logging.getLogger(__name__)
-
-# The server calls it before it ends its process.
-interrupt_all = watch.interrupt_all
 
 
 class Turn:
@@ -53,8 +52,8 @@ class Turn:
         self._unsaved: dict[int, ToolCall] = {}
         self._began = time.monotonic()
         self._conversation = Conversation(
-            # Chosen by the turn's own thread: an agent that cannot be made is a failed reply and not a lost one.
-            choose_agent=lambda: get_agent(),
+            # Called by the turn's own thread: an agent that cannot be made is a failed reply and not a lost one.
+            choose_agent=get_agent,
             said=[Said(role=message.role, content=message.content) for message in [*history, self.message]],
             context=ToolContext(owner_id=self.thread.owner_id, before=self.message.pk),
             reply=self.reply,
@@ -155,9 +154,9 @@ class Turn:
             with self._saving:
                 self._unsaved[call.position] = call
                 self._save(Message.Status.STREAMING)
-        except (DatabaseError, InterfaceError):
+        except (DatabaseError, InterfaceError) as error:
             # The next save stores it; a tool call must not fail because of that.
-            logger.info("Could not store a tool call just now; it will be stored with the reply")
+            note(logger, error, "A tool call will be stored only with its reply")
             connections.close_all()
         finally:
             close_old_connections()
@@ -176,5 +175,5 @@ class Turn:
     def _ask_for_title(self) -> None:
         try:
             tasks.title_thread.enqueue(str(self.thread.pk))
-        except (DatabaseError, InterfaceError):
-            logger.info("No title was asked for: the database is unavailable; the thread keeps the one it has")
+        except (DatabaseError, InterfaceError) as error:
+            note(logger, error, "A thread keeps its provisional title")

@@ -17,6 +17,7 @@ from uuid import UUID
 from django.db import DatabaseError, InterfaceError, connections
 
 from chat import limits
+from chat.outages import note
 
 if TYPE_CHECKING:
     from chat.turns import Turn
@@ -82,9 +83,8 @@ def _keep_watch() -> None:
         for turn in turns:
             try:
                 _look_after(turn)
-            except (DatabaseError, InterfaceError):
-                # Its own thread reports the outage when it saves; until then this is only a missed checkpoint.
-                logger.info("Could not save a reply that is being written; trying again in a moment")
+            except (DatabaseError, InterfaceError) as error:
+                note(logger, error, "A reply that is being written could not be saved; trying again in a moment")
                 connections.close_all()
             except Exception:
                 logger.exception("The watch over turns stumbled")

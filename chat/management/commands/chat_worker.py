@@ -14,6 +14,7 @@ from django_tasks_db.compat import DEFAULT_TASK_BACKEND_ALIAS, DEFAULT_TASK_QUEU
 from django_tasks_db.management.commands.db_worker import Worker
 
 from chat import schedule
+from chat.outages import note
 from dbresilience import classify
 
 logger = logging.getLogger("chat.worker")
@@ -77,8 +78,8 @@ def _keep_schedule() -> None:
     while True:
         try:
             schedule.enqueue_due()
-        except (DatabaseError, InterfaceError):
-            logger.info("The schedule could not be kept just now; trying again in a minute")
+        except (DatabaseError, InterfaceError) as error:
+            note(logger, error, "The schedule could not be kept; trying again in a minute")
         except Exception:
             logger.exception("The schedule stumbled")
         connections.close_all()
