@@ -50,6 +50,14 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert heading in {re.sub(r"[^\w-]", "", each.lower().replace(" ", "-")) for each in headings}, target
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_named_exist(page: Path) -> None:
+    """Modules and folders that a page names are there, in the repository or in the package."""
+    named = re.findall(r"[\w./-]+\.(?:py|txt|toml)\b|(?<=`)[\w-]+/(?=`)", page.read_text())
+    roots = (BASE_DIR, BASE_DIR / "dbresilience")
+    assert [name for name in named if not any((root / name).exists() for root in roots)] == []
+
+
 def test_every_variable_is_in_the_readme_and_in_the_code() -> None:
     """The table of the README and what the site reads are the same."""
     table = (BASE_DIR / "README.md").read_text().split("## Configuration")[1].split("## Production")[0]
