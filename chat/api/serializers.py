@@ -135,3 +135,6 @@ class Problem(serializers.Serializer):
     detail = serializers.CharField()
     errors = serializers.DictField(child=serializers.ListField(child=serializers.CharField()), required=False)
     retry_after = serializers.IntegerField(required=False)
+    outcome_unknown = serializers.BooleanField(
+        required=False, help_text="True if the database was lost while it stored this: it may be there, or not."
+    )

@@ -96,6 +96,22 @@ def test_a_broken_connection_is_tried_again_with_the_same_key(chat: Chat) -> Non
     assert keys[0] == keys[1] is not None
 
 
+def test_a_message_that_may_have_been_stored_is_sent_again_and_there_once(chat: Chat) -> None:
+    """It was stored, but its sender is told that nobody knows."""
+    unknown = {"status": 503, "title": "Service Unavailable", "detail": "", "retry_after": 1, "outcome_unknown": True}
+
+    def lose_the_answer(route: Route) -> None:
+        route.fetch()
+        route.fulfill(status=503, content_type="application/problem+json", body=json.dumps(unknown))
+
+    chat.page.route("**/api/chat", lose_the_answer, times=1)
+    chat.ask("What is 6*7?")
+    expect(chat.banner).to_contain_text("The database is away for a moment")
+    expect(chat.answered()).to_contain_text("42")
+    expect(chat.questions).to_have_count(1)
+    assert [message["role"] for message in chat.stored()] == ["user", "assistant"]
+
+
 def test_the_list_and_the_messages_come_back_after_an_outage(chat: Chat, postgres: ThrowawayPostgres) -> None:
     """A page that was open all the while loads what it could not, without a reload."""
     chat.ask("What is 6*7?")

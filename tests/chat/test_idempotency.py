@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
+import psycopg
 import pytest
-from django.db import connections
+from django.db import connection, connections
 from django.utils import timezone
 from rest_framework.test import APIClient
 
@@ -177,3 +178,36 @@ def test_a_request_whose_process_died_is_run_again(api: APIClient, alice: Any, a
     assert not ToolCall.objects.exists()
     assert ask(api, key).json() == told
     assert agent.calls == 2
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_request_whose_commit_was_interrupted_is_stored_once(
+    api: APIClient, agent: Any, key: str, monkeypatch: pytest.MonkeyPatch, stored: bool
+) -> None:
+    """The session is lost before COMMIT is answered: whether it happened or not, the same request again settles it."""
+    commit = psycopg.Connection.commit
+
+    def interrupted(session: psycopg.Connection[Any]) -> None:
+        monkeypatch.setattr(psycopg.Connection, "commit", commit)
+        if stored:
+            commit(session)
+        session.close()
+        raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+    monkeypatch.setattr(psycopg.Connection, "commit", interrupted)
+    answer = ask(api, key)
+    assert answer.status_code == 503
+    if connection.settings_dict["ENGINE"] == "dbresilience":
+        assert answer.json()["outcome_unknown"] is True
+    wait_until(lambda: api.get("/api/threads").status_code == 200, what="the database's return")
+    assert Message.objects.count() == (2 if stored else 0)
+
+    # Nobody has begun the reply; after a while that shows.
+    Message.objects.update(updated_at=timezone.now() - timedelta(seconds=31))
+    assert ask(api, key).status_code == 200
+    assert [(message.role, message.status) for message in Message.objects.order_by("pk")] == [
+        ("user", "complete"),
+        ("assistant", "complete"),
+    ]
+    assert Thread.objects.count() == 1
+    assert agent.calls == 1
