@@ -37,12 +37,14 @@ def main() -> int:
         # Enough to watch a reply being written.
         "CHAT_AGENT_DELAY_SECONDS": "1",
         "WEB_GRACE_SECONDS": "5",
+        "PORT": "8000",
         "DJANGO_SETTINGS_MODULE": "config.settings",
         "PYTHONUNBUFFERED": "1",
     }
     for name, value in environment.items():
-        os.environ.setdefault(name, value)
-    port = os.environ.setdefault("PORT", "8000")
+        # Empty counts as unset, as in the settings.
+        os.environ[name] = os.environ.get(name) or value
+    port = os.environ["PORT"]
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
 
