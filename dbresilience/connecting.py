@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from django.conf import settings
 from django.db.backends.base.base import NO_DB_ALIAS
-from django.db.backends.postgresql.psycopg_any import IsolationLevel
 
 from . import cursors
 from .conf import OUR_KEYS, Configuration
@@ -51,6 +50,7 @@ class ConnectingMixin(_Base):
 
     def _create_resources(self) -> DatabaseResources:
         given = {**self.settings_dict, "OPTIONS": dict(self.settings_dict["OPTIONS"])}
+        self.check_settings()
         configuration = Configuration.from_settings(self.alias, given, debug=settings.DEBUG)
         if self.alias == NO_DB_ALIAS:
             configuration = replace(configuration, pooled=False)
@@ -64,6 +64,7 @@ class ConnectingMixin(_Base):
             alias=self.alias,
             configuration=configuration,
             database=database_of(given),
+            isolation_level=isolation_level(given["OPTIONS"].get("isolation_level")),
             connect_arguments=lambda: arguments,
             configure=configure,
         )
@@ -103,11 +104,10 @@ class ConnectingMixin(_Base):
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         """Connect without the pool: ``pool=False``, and the connection that creates databases."""
-        self.isolation_level = IsolationLevel.READ_COMMITTED
-        connection = ResilientConnection.connect(**conn_params)
         level = self.settings_dict["OPTIONS"].get("isolation_level")
+        self.isolation_level = isolation_level(level)
+        connection = ResilientConnection.connect(**conn_params)
         if level is not None:
-            self.isolation_level = isolation_level(level)
             connection.isolation_level = psycopg.IsolationLevel(self.isolation_level.value)
         return connection
 

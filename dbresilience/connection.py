@@ -65,6 +65,9 @@ class ResilientConnection(psycopg.Connection[Any]):
 
     slow_query_log: SlowQueryLog | None = None
 
+    timezone: Any = None
+    """The time zone its loaders are known to use, so that it need not be looked up for each cursor."""
+
     @classmethod
     def connect(  # type: ignore[override]  # psycopg's overloads do not admit our keywords
         cls,

@@ -14,6 +14,10 @@ from .conf import Configuration
 from .connection import ResilientConnection
 from .signals import emit
 
+SPARE_SECONDS = 1.0
+"""How long a connection may stay out of psycopg's pool after it was given back: its age and idleness
+are looked at no less often."""
+
 
 class Owner(Protocol):
     """The pool, which decides what a generation's news mean."""
@@ -54,7 +58,63 @@ class Generation:
             open=False,
             **arguments,
         )
+        # What psycopg is to look at whenever a connection comes or goes must not stay with us.
+        self._keeps_spares = self._configuration.check is None and self._configuration.reset is None
+        self._spares: list[ResilientConnection] = []
+        self._waiting: list[None] = []
+        self._settles_soon = False
         self.connections.open()
+
+    # Spares: what was given back less than SPARE_SECONDS ago may be taken again without the ceremony of
+    # psycopg's pool, which costs as much as all else in a lease. Whoever finds none joins psycopg's queue.
+    # Nobody waits beside a spare: who waits says so before looking again, who gives back looks for
+    # waiting ones after giving back, so one of the two sees the other. A list's append and pop are atomic.
+
+    def take(self, timeout: float) -> ResilientConnection:
+        """Return a connection, the one given back last if there is a spare.
+
+        Raises:
+            psycopg_pool.PoolTimeout: none became free within `timeout` seconds.
+            psycopg_pool.PoolClosed: this generation has ended.
+        """
+        try:
+            return self._spares.pop()
+        except IndexError:
+            self._waiting.append(None)
+        try:
+            return self._spares.pop()
+        except IndexError:
+            return self.connections.getconn(timeout)
+        finally:
+            self._waiting.pop()
+
+    def put_back(self, connection: ResilientConnection) -> None:
+        """Give a connection back for whoever is next."""
+        self._spares.append(connection)
+        if self._waiting or self.condemned or not self._keeps_spares:
+            self.settle()
+        elif not self._settles_soon:
+            self._settles_soon = True
+            timer = threading.Timer(SPARE_SECONDS, self._settle_now)
+            timer.daemon = True
+            timer.name = f"dbresilience-{self.alias}-settle"
+            try:
+                timer.start()
+            except RuntimeError:  # the interpreter ends, or there are no threads left
+                self._settle_now()
+
+    def settle(self) -> None:
+        """Hand the spares to psycopg's pool, which serves those who wait and ends the old and the idle."""
+        while True:
+            try:
+                connection = self._spares.pop()
+            except IndexError:
+                return
+            self.connections.putconn(connection)
+
+    def _settle_now(self) -> None:
+        self._settles_soon = False
+        self.settle()
 
     def connection_opened(self, connection: ResilientConnection, seconds: float) -> None:
         """Announce a physical connection (see `ConnectionObserver`)."""
@@ -87,7 +147,7 @@ class Generation:
     @property
     def idle(self) -> int:
         """Connections nobody uses."""
-        return self.connections.get_stats()["pool_available"]
+        return self.connections.get_stats()["pool_available"] + len(self._spares)
 
     def make_room_for(self, survivors: int) -> None:
         """Stay so small that with `survivors` of older generations the sum is max_size."""
@@ -118,6 +178,7 @@ class Generation:
     def close(self, *, wait_seconds: float = 1.0) -> None:
         """Close idle connections and wake those who wait; used ones are closed on release."""
         self.connections.close(timeout=wait_seconds)
+        self.settle()
 
     def abandon(self) -> None:
         """In a forked child: keep the pool for ever.

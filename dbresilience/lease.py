@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 class Holder(Protocol):
     """Who took the lease: Django's wrapper of this thread."""
 
+    thread: threading.Thread
+
     @property
     def allow_thread_sharing(self) -> bool: ...
 
@@ -29,7 +31,8 @@ class Lease:
     """A connection between acquire and release.
 
     `cursors` counts what still needs the connection. It is touched by the holder's thread only;
-    ending a lease is safe from any thread (see `Pool.release`).
+    ending a lease is safe from any thread (see `Pool.release`). `holder` is None once the connection
+    was given back: what still refers to it then must not use it.
     """
 
     __slots__ = (
@@ -41,38 +44,32 @@ class Lease:
         "holder",
         "last_error",
         "pool",
-        "thread",
         "wait_seconds",
     )
 
     def __init__(
         self,
+        holder: Holder,
         connection: ResilientConnection,
         pool: Pool,
         generation: Generation,
-        wait_seconds: float,
+        asked_at: float,
     ) -> None:
+        self.holder: Holder | None = holder
         self.connection = connection
         self.pool = pool
         self.generation = generation
-        self.wait_seconds = wait_seconds
-        self.acquired_at = perf_counter()
+        self.acquired_at = now = perf_counter()
+        self.wait_seconds = now - asked_at
         self.cursors = 0
-        self.thread = threading.current_thread()
         self.discard = False
         self.last_error: psycopg.Error | None = None
-        self.holder: Holder | None = None
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the connection was given back: what still refers to it must not use it."""
-        return self.holder is None
 
     @property
     def is_orphaned(self) -> bool:
         """Whether the thread that took the connection ended without giving it back."""
         holder = self.holder
-        return holder is not None and not self.thread.is_alive() and not holder.allow_thread_sharing
+        return holder is not None and not holder.thread.is_alive() and not holder.allow_thread_sharing
 
     @property
     def held_seconds(self) -> float:

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from .lease import Lease
 
 
+# Plain numbers, since these are compared for each query and an enumeration's == is slow.
+_OK = int(ConnStatus.OK)
+_UNUSABLE = (int(TransactionStatus.UNKNOWN), int(TransactionStatus.ACTIVE))
+
+
 def is_alive(connection: ResilientConnection) -> bool:
     """Return whether an idle connection can be used; costs no round trip.
 
@@ -28,7 +33,7 @@ def is_alive(connection: ResilientConnection) -> bool:
     arrive on healthy connections too. They are read until the socket is quiet.
     """
     pgconn = connection.pgconn
-    if pgconn.status != ConnStatus.OK or connection.farewell is not None:
+    if connection.farewell is not None or pgconn.status != _OK:
         return False
     try:
         poll = connection.poll
@@ -73,8 +78,8 @@ def is_spent(lease: Lease) -> bool:
     connection = lease.connection
     if lease.discard or connection.farewell is not None:
         return True
-    pgconn = connection.pgconn
-    if pgconn.status != ConnStatus.OK or pgconn.transaction_status == TransactionStatus.ACTIVE:
+    # libpq calls the transaction status of a lost connection unknown.
+    if connection.pgconn.transaction_status in _UNUSABLE:
         return True
     return lease.last_error is not None and classify(lease.last_error).evict
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from time import monotonic, perf_counter
+from time import perf_counter
 from typing import Any
 
 import psycopg
@@ -26,7 +26,7 @@ from .conf import Configuration
 from .connection import PhysicalConnections, ResilientConnection
 from .errors import AcquireTimeout
 from .generation import Generation
-from .lease import Lease
+from .lease import Holder, Lease
 from .liveness import cause_of_death, is_alive, is_hung_up, is_spent
 from .signals import emit
 from .snapshot import PoolSnapshot, timed_out, too_many_waiting, unreachable
@@ -56,6 +56,7 @@ class Pool:
         self.opened_total = 0
         self.connect_failures_total = 0
         self.last_failure: Exception | None = None
+        self.lease_ends_with_transaction = configuration.lease == "transaction"
         self._connect_arguments = connect_arguments
         self._configure = configure
         self._room = threading.Condition()
@@ -64,7 +65,7 @@ class Pool:
 
     # Acquire and release
 
-    def acquire(self) -> Lease:
+    def acquire(self, holder: Holder) -> Lease:
         """Hand out a living connection.
 
         Raises:
@@ -72,48 +73,40 @@ class Pool:
             TooManyWaiting: `max_waiting` requests wait already.
             DatabaseUnavailable: the server cannot be reached; the cause is attached.
         """
+        configuration = self.configuration
+        remaining = configuration.timeout
         started = perf_counter()
-        deadline = monotonic() + self.configuration.timeout
-        if len(self.leases) >= self.configuration.max_size:
+        if len(self.leases) >= configuration.max_size:
             self._reclaim_orphans()
         while True:
-            generation = self._generation or self._open(deadline)
-            if self.configuration.max_waiting:
-                self._refuse_if_too_many_wait()
+            generation = self._generation or self._open(remaining)
+            if configuration.max_waiting and self.snapshot().queued >= configuration.max_waiting:
+                raise too_many_waiting(self.snapshot(), configuration)
             try:
-                connection = generation.connections.getconn(timeout=deadline - monotonic())
+                connection = generation.take(remaining)
             except PoolClosed:
                 if generation.failure is not None:
                     raise unreachable(self.alias, generation.failure, self.configuration) from generation.failure
                 # Closed by us, or by somebody who has `connection.pool`: its successor may serve us.
                 self.condemn(generation, "closed from outside")
-                continue
             except PoolTimeout as error:
                 raise self._timed_out(perf_counter() - started) from (self.last_failure or error)
-            if generation.condemned:
-                generation.connections.putconn(connection)
-            elif is_alive(connection):
-                return self._lend(connection, generation, perf_counter() - started)
             else:
-                self._bury(connection, generation)
-
-    def _lend(self, connection: ResilientConnection, generation: Generation, wait_seconds: float) -> Lease:
-        lease = Lease(connection, self, generation, wait_seconds)
+                if generation.condemned:
+                    generation.put_back(connection)
+                elif is_alive(connection):
+                    break
+                else:
+                    self._bury(connection, generation)
+            remaining = configuration.timeout - (perf_counter() - started)
+        lease = Lease(holder, connection, self, generation, started)
         connection.lease = lease
         connection.needs_lease = True
         self.leases[connection] = lease
-        emit(
-            signals.connection_acquired,
-            self.alias,
-            wait_seconds=wait_seconds,
-            backend_pid=connection.backend_pid,
-        )
+        if signals.connection_acquired.receivers:
+            pid = connection.backend_pid
+            emit(signals.connection_acquired, self.alias, wait_seconds=lease.wait_seconds, backend_pid=pid)
         return lease
-
-    def _refuse_if_too_many_wait(self) -> None:
-        snapshot = self.snapshot()
-        if snapshot.queued >= self.configuration.max_waiting:
-            raise too_many_waiting(snapshot, self.configuration)
 
     def _reclaim_orphans(self) -> None:
         """Take back what threads held when they ended."""
@@ -131,12 +124,9 @@ class Pool:
         connection.lease = None
         lease.holder = None
         generation = lease.generation
-        emit(
-            signals.connection_released,
-            self.alias,
-            held_seconds=lease.held_seconds,
-            backend_pid=connection.backend_pid,
-        )
+        if signals.connection_released.receivers:
+            pid = connection.backend_pid
+            emit(signals.connection_released, self.alias, held_seconds=lease.held_seconds, backend_pid=pid)
         if is_spent(lease):
             self._bury(connection, generation, lease.last_error)
             return
@@ -155,7 +145,7 @@ class Pool:
             # The successor was kept small so that the sum stays within max_size.
             self._resize_for_survivors()
         else:
-            generation.connections.putconn(connection)
+            generation.put_back(connection)
 
     def _bury(
         self,
@@ -179,11 +169,12 @@ class Pool:
 
     # Generations
 
-    def _open(self, deadline: float) -> Generation:
+    def _open(self, timeout: float) -> Generation:
+        deadline = perf_counter() + timeout
         with self._room:
             # Sessions of an older generation still in use count towards max_size.
             while self._generation is None and len(self.leases) >= self.configuration.max_size:
-                if not self._room.wait(timeout=deadline - monotonic()):
+                if not self._room.wait(timeout=deadline - perf_counter()):
                     raise self._timed_out(self.configuration.timeout)
             if self._generation is not None:
                 return self._generation
@@ -271,15 +262,17 @@ class Pool:
     # Numbers
 
     def connections(self) -> ConnectionPool[ResilientConnection]:
-        """Return psycopg's pool of the current generation."""
-        return (self._generation or self._open(monotonic() + self.configuration.timeout)).connections
+        """Return psycopg's pool of the current generation, with all that is idle in it."""
+        generation = self._generation or self._open(self.configuration.timeout)
+        generation.settle()
+        return generation.connections
 
     def snapshot(self) -> PoolSnapshot:
         """Return the numbers of this moment; opens nothing."""
         generation = self._generation
         stats = generation.connections.get_stats() if generation is not None else {}
         in_use = len(self.leases)
-        idle = stats.get("pool_available", 0)
+        idle = generation.idle if generation is not None else 0
         return PoolSnapshot(
             alias=self.alias,
             max_size=self.configuration.max_size,

@@ -15,6 +15,7 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections
+from django.db.backends.postgresql.psycopg_any import IsolationLevel
 
 from . import fork
 from .conf import DEFAULT_RETRY_AFTER_SECONDS, Configuration
@@ -36,9 +37,11 @@ class DatabaseResources:
         database: tuple[str, ...],
         connect_arguments: Callable[[], Mapping[str, Any]],
         configure: Callable[[ResilientConnection], None],
+        isolation_level: IsolationLevel = IsolationLevel.READ_COMMITTED,
     ) -> None:
         self.alias = alias
         self.configuration = configuration
+        self.isolation_level = isolation_level
         self.database = database
         """Host, port and name: which database this is, for closing all that use it."""
         self.pool = Pool(alias, configuration, connect_arguments, configure) if configuration.pooled else None

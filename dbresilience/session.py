@@ -35,6 +35,9 @@ def configure_session(
 
 
 def isolation_level(level: Any) -> IsolationLevel:
+    """Return the level that ``OPTIONS["isolation_level"]`` names; READ COMMITTED if it is None."""
+    if level is None:
+        return IsolationLevel.READ_COMMITTED
     try:
         return IsolationLevel(level)
     except ValueError:

@@ -10,25 +10,31 @@ connection; afterwards `connection.connection` is None, as after `close()`.
 
 from __future__ import annotations
 
+from asyncio import _get_running_loop
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import current_thread, get_ident
 from typing import Any
 
 import psycopg
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.postgresql.base import TIMESTAMPTZ_OID
-from django.db.backends.postgresql.psycopg_any import IsolationLevel, register_tzloader
+from django.db.backends.postgresql.psycopg_any import register_tzloader
 from django.db.backends.signals import connection_created
-from django.utils.asyncio import async_unsafe
 from psycopg.pq import Format, TransactionStatus
 
 from . import cursors
 from .connecting import ConnectingMixin
-from .connection import ResilientConnection
 from .errors import PinnedConnectionLost
 from .identity import database_of
 from .lease import Lease
 from .resources import close_database
-from .session import configure_session, isolation_level
+from .session import configure_session
+
+_DJANGOS_ENSURE_CONNECTION = BaseDatabaseWrapper.ensure_connection
+
+# Plain numbers, since they are compared for each query and an enumeration's == is slow.
+_AT_REST = (int(TransactionStatus.IDLE), int(TransactionStatus.UNKNOWN))
 
 
 class ResilienceMixin(ConnectingMixin):
@@ -36,6 +42,7 @@ class ResilienceMixin(ConnectingMixin):
 
     def __init__(self, settings_dict: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         super().__init__(settings_dict, *args, **kwargs)
+        self.thread = current_thread()
         self._lease: Lease | None = None
         self._pins = 0
         self._busy = 0
@@ -46,14 +53,12 @@ class ResilienceMixin(ConnectingMixin):
             self._give_back()
         close_database(database_of(self.settings_dict), "close_pool() was called")
 
-    @async_unsafe
     def connect(self) -> None:
         """Take a connection from the pool; the ceremony is for new physical ones only."""
-        pool = self.resources.pool
-        if pool is None:
+        resources = self.resources
+        if resources.pool is None:
             super().connect()
             return
-        self.check_settings()
         self.in_atomic_block = False
         self.savepoint_ids = []
         self.atomic_blocks = []
@@ -65,32 +70,32 @@ class ResilienceMixin(ConnectingMixin):
         self.run_on_commit = []
         if self._pins:
             raise PinnedConnectionLost("The pinned connection was closed; what was set on it is gone.")
-        lease = pool.acquire()
-        lease.holder = self
+        lease = resources.pool.acquire(self)
         self._lease = lease
         self.connection = lease.connection
         self.autocommit = True
+        self.isolation_level = resources.isolation_level
+        if not lease.connection.announced or not self.settings_dict["AUTOCOMMIT"]:
+            self._greet(lease)
+
+    def _greet(self, lease: Lease) -> None:
         self._busy += 1  # receivers of connection_created query, too
         try:
-            self._greet(lease.connection)
+            connection = lease.connection
+            if not connection.announced:
+                if self.settings_dict["OPTIONS"].get("isolation_level") is not None:
+                    connection.isolation_level = psycopg.IsolationLevel(self.isolation_level.value)
+                self.init_connection_state()
+                connection_created.send(sender=self.__class__, connection=self)
+                connection.announced = True
+            if not self.settings_dict["AUTOCOMMIT"]:
+                self.set_autocommit(False)
         except BaseException:
             lease.discard = True
             self._give_back()
             raise
         finally:
             self._busy -= 1
-
-    def _greet(self, connection: ResilientConnection) -> None:
-        level = self.settings_dict["OPTIONS"].get("isolation_level")
-        self.isolation_level = IsolationLevel.READ_COMMITTED if level is None else isolation_level(level)
-        if not connection.announced:
-            if level is not None:
-                connection.isolation_level = psycopg.IsolationLevel(self.isolation_level.value)
-            self.init_connection_state()
-            connection_created.send(sender=self.__class__, connection=self)
-            connection.announced = True
-        if not self.settings_dict["AUTOCOMMIT"]:
-            self.set_autocommit(False)
 
     def ensure_timezone(self) -> bool:
         """Adopt a changed time zone; connections made before are not used again."""
@@ -113,9 +118,9 @@ class ResilienceMixin(ConnectingMixin):
             and not self._busy
             and not self.in_atomic_block
             and self.autocommit
-            and lease.pool.configuration.lease == "transaction"
+            and lease.pool.lease_ends_with_transaction
             # A BEGIN or a COPY by hand keeps the connection until it ends or the request does.
-            and lease.connection.pgconn.transaction_status in (TransactionStatus.IDLE, TransactionStatus.UNKNOWN)
+            and lease.connection.pgconn.transaction_status in _AT_REST
         ):
             self._give_back()
 
@@ -165,22 +170,30 @@ class ResilienceMixin(ConnectingMixin):
         self.release_if_unneeded()
         super().run_and_clear_commit_hooks()
 
-    @async_unsafe
     def create_cursor(self, name: str | None = None) -> Any:
         """Create a cursor that counts as use of the lease until it is closed."""
-        if not name:
-            return super().create_cursor()
-        cursor_class = (
-            cursors.LeasedServerBindingServerSideCursor
-            if self.settings_dict["OPTIONS"].get("server_side_binding") is True
-            else cursors.LeasedServerSideCursor
-        )
-        assert self.connection is not None
-        cursor = cursor_class(self.connection, name=name, scrollable=False, withhold=self.connection.autocommit)
-        loader = self.connection.adapters.get_loader(TIMESTAMPTZ_OID, Format.TEXT)
-        if self.timezone != getattr(loader, "timezone", None):
-            register_tzloader(self.timezone, cursor)
+        connection = self.connection
+        assert connection is not None
+        if name:
+            cursor_class = (
+                cursors.LeasedServerBindingServerSideCursor
+                if self.settings_dict["OPTIONS"].get("server_side_binding") is True
+                else cursors.LeasedServerSideCursor
+            )
+            cursor = cursor_class(connection, name=name, scrollable=False, withhold=connection.autocommit)
+        else:
+            cursor = connection.cursor_factory(connection)
+        if connection.timezone is not self.timezone:
+            loader = connection.adapters.get_loader(TIMESTAMPTZ_OID, Format.TEXT)
+            if self.timezone == getattr(loader, "timezone", None):
+                connection.timezone = self.timezone
+            else:
+                register_tzloader(self.timezone, cursor)
         return cursor
+
+    def make_cursor(self, cursor: Any) -> Any:
+        """Wrap a cursor so that it raises Django's exceptions."""
+        return cursors.LeasedCursorWrapper(cursor, self)
 
     @contextmanager
     def pinned(self) -> Iterator[None]:
@@ -208,7 +221,11 @@ class ResilienceMixin(ConnectingMixin):
         # Between connecting and the new cursor's count: what runs in ensure_connection() may query.
         self._busy += 1
         try:
-            cursor = super()._cursor(name)  # type: ignore[misc]  # not in the stubs
+            if self._lease is None and self.connection is not None:
+                self.close_if_health_check_failed()
+            self.ensure_connection()
+            with self.wrap_database_errors:
+                cursor = self._prepare_cursor(self.create_cursor(name))
         except BaseException:
             self._busy -= 1
             self.release_if_unneeded()
@@ -217,8 +234,32 @@ class ResilienceMixin(ConnectingMixin):
         return cursor
 
     def _prepare_cursor(self, cursor: Any) -> Any:
+        if self._thread_ident == get_ident() and not self.queries_logged:  # type: ignore[attr-defined]
+            return self.make_cursor(cursor)
         try:
             return super()._prepare_cursor(cursor)  # type: ignore[misc]  # not in the stubs
         except BaseException:
             cursor.close()  # refused, for example in the wrong thread: it must not keep the lease
             raise
+
+    # Django's `async_unsafe` finds out by an exception that there is no event loop, which costs more
+    # than taking a connection. These ask first; where there is a loop, Django decides.
+
+    def cursor(self) -> Any:
+        """Open a cursor, as Django does."""
+        return self._cursor() if _get_running_loop() is None else super().cursor()
+
+    def ensure_connection(self) -> None:
+        """Take a connection unless there is one, as Django does."""
+        if self.connection is not None:
+            return
+        if (
+            _get_running_loop() is not None
+            or self.in_atomic_block
+            # Test runners replace it to keep tests from the database.
+            or BaseDatabaseWrapper.ensure_connection is not _DJANGOS_ENSURE_CONNECTION
+        ):
+            super().ensure_connection()
+        else:
+            with self.wrap_database_errors:
+                self.connect()

@@ -138,7 +138,9 @@ def test_types_made_by_a_migration_are_known_to_every_connection(make_wrapper: M
     try:
         with wrapper.schema_editor() as editor:
             CITextExtension().database_forwards("x", editor, ProjectState(), ProjectState())
-        pids = {pid_of(wrapper) for _ in range(4)}
+        with wrapper.pinned():
+            pids = {pid_of(wrapper)}
+            in_thread(lambda: pids.add(pid_of(connections[wrapper.alias]))).join()
     finally:
         connection_created.disconnect(receiver)
         get_citext_oids.cache_clear()
