@@ -11,13 +11,15 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, StorageState, expect
 
 from tests.conftest import TEMPLATE
-from tests.support.postgres import ThrowawayPostgres
+from tests.support.postgres import ThrowawayPostgres, wait_until
 from tests.support.site import Site
 
 THREAD = re.compile(r"thread=([0-9a-f-]{36})")
 DATABASE = "site_of_browser"
 # Chromium writes this line for every answer that is not 2xx; the tests of outages expect such answers.
 ANSWER_WITH_AN_ERROR = "Failed to load resource"
+# An answer takes two seconds; Playwright's five leave too little for a machine that does other things too.
+expect.set_options(timeout=15_000)
 
 
 class Chat:
@@ -40,6 +42,12 @@ class Chat:
     def ask(self, text: str) -> None:
         self.field.fill(text)
         self.field.press("Enter")
+
+    def begun(self) -> None:
+        """Return with the first words of the newest reply: most of it is still to come."""
+        # `expect` pauses up to a second between two looks, and by then half the answer may be there.
+        newest = "[...document.querySelectorAll('article .prose')].at(-1)?.textContent"
+        wait_until(lambda: self.page.evaluate(newest), what="the beginning of an answer")
 
     def answered(self, position: int = -1) -> Locator:
         """The reply at this position, once it is complete."""

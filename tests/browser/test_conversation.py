@@ -37,7 +37,7 @@ def test_an_answer_arrives_word_by_word_with_its_tool_call_and_survives_a_reload
 
 def test_stop_keeps_the_words_so_far_and_try_again_finishes_in_place(chat: Chat) -> None:
     chat.ask("What can you do?")
-    expect(chat.replies.last.locator(".prose")).not_to_be_empty()
+    chat.begun()
     chat.page.get_by_role("button", name="Stop the answer").click()
     expect(chat.replies.last).to_have_attribute("data-status", "interrupted")
     expect(chat.replies.last.locator(".prose")).not_to_be_empty()
@@ -50,7 +50,7 @@ def test_stop_keeps_the_words_so_far_and_try_again_finishes_in_place(chat: Chat)
 
 def test_a_reload_in_mid_answer_doubles_nothing_and_offers_to_try_again(chat: Chat) -> None:
     chat.ask("What can you do?")
-    expect(chat.replies.last.locator(".prose")).not_to_be_empty()
+    chat.begun()
     chat.page.reload()
     expect(chat.replies.last).to_have_attribute("data-status", "interrupted")
     expect(chat.questions).to_have_count(1)
@@ -63,7 +63,7 @@ def test_a_reload_in_mid_answer_doubles_nothing_and_offers_to_try_again(chat: Ch
 def test_another_thread_can_be_used_while_one_answers(chat: Chat) -> None:
     """The first answer goes on in the background and is there on the way back."""
     chat.ask("What can you do?")
-    expect(chat.replies.last.locator(".prose")).not_to_be_empty()
+    chat.begun()
     chat.page.get_by_role("link", name="New conversation").first.click()
     chat.ask("What is 6*7?")
     expect(chat.answered()).to_contain_text("42")

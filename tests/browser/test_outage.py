@@ -41,7 +41,7 @@ def test_a_message_sent_into_an_outage_arrives_once_even_after_a_reload(
 
 def test_an_outage_while_the_assistant_answers_loses_no_word(chat: Chat, postgres: ThrowawayPostgres) -> None:
     chat.ask("What can you do?")
-    expect(chat.replies.last.locator(".prose")).not_to_be_empty()
+    chat.begun()
     postgres.stop()
     expect(chat.replies.last.locator(".prose")).to_contain_text("OPENAI_BASE_URL")
     assert chat.replies.last.get_attribute("data-status") == "streaming"
