@@ -13,6 +13,7 @@ ABILITIES = """\
 - **Look after the database**: *is the database ok?*
 - **Show what I can write**: *show me some Markdown*"""
 
+POOL_WORDS = {"in_use": "In use", "idle": "Idle", "max_size": "At most", "waiting": "Requests that wait"}
 
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~])")
 
@@ -61,7 +62,8 @@ def result_text(tool: str, content: str) -> str:
     except ValueError:
         result = content
     if isinstance(result, dict) and "error" in result:
-        return f"That did not work: {result['error']}"
+        # Told without the name of the argument, which is the model's business.
+        return f"That did not work: {re.sub(r'^[a-z]+: ', '', result['error'])}"
     if tool in WORDINGS and isinstance(result, dict):
         return WORDINGS[tool](result)
     return f"```json\n{content}\n```"
@@ -96,8 +98,8 @@ def _database(result: dict[str, Any]) -> str:
     pool = result.get("pool")
     if not pool:
         return text + "."
-    rows = "\n".join(f"| {name.replace('_', ' ')} | {value} |" for name, value in pool.items())
-    return f"{text}. The connection pool of this process:\n\n| pool | connections |\n|---|--:|\n{rows}"
+    rows = "\n".join(f"| {words} | {pool[name]} |" for name, words in POOL_WORDS.items())
+    return f"{text}. The connections of this process:\n\n| | |\n|---|--:|\n{rows}"
 
 
 WORDINGS = {

@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import pytest
+from django.db import connection
 from rest_framework.test import APIClient
 
 from chat.agents import Said, TextDelta, ToolCallRequested
@@ -165,6 +166,9 @@ class TestOverTheAPI:
     def test_it_calculates(self, api: APIClient) -> None:
         assert self.ask(api, "2*(3+4)")["content"] == "`2*(3+4)` = **14**"
 
+    def test_what_goes_wrong_is_told_in_words(self, api: APIClient) -> None:
+        assert self.ask(api, "1/0")["content"] == "That did not work: it divides by zero."
+
     def test_it_tells_the_time(self, api: APIClient) -> None:
         assert "(Asia/Tokyo)" in self.ask(api, "What time is it in Asia/Tokyo?")["content"]
 
@@ -176,3 +180,6 @@ class TestOverTheAPI:
         reply = self.ask(api, "Is the database ok?")
         assert reply["tool_calls"][0]["result"]["healthy"] is True
         assert "The database answers in" in reply["content"]
+        if connection.settings_dict["ENGINE"] == "dbresilience":
+            assert "| At most | 10 |" in reply["content"]
+            assert "| Requests that wait | 0 |" in reply["content"]
