@@ -18,6 +18,7 @@ from django.db.backends.utils import CursorWrapper
 from psycopg.pq import ConnStatus
 
 from .errors import RAISED_BY_CLIENT, RAISED_BY_OWN_READ_ONLY, mark
+from .session_state import leaves_state
 
 if TYPE_CHECKING:
     from .lease import Lease
@@ -44,8 +45,7 @@ class LeasedCursorMixin(_Cursor):
 
     def execute(self, query: Any, params: Any = None, **kwargs: Any) -> Any:
         """Execute as psycopg does; see `slow_queries` for what is timed."""
-        if self._lease is not None and self._lease.holder is None:
-            self._refuse()
+        self._begin(query)
         started = perf_counter()
         try:
             return super().execute(query, params, **kwargs)
@@ -57,8 +57,7 @@ class LeasedCursorMixin(_Cursor):
 
     def executemany(self, query: Any, params_seq: Any, **kwargs: Any) -> Any:
         """Execute as psycopg does; the whole batch is one entry of the slow-query log."""
-        if self._lease is not None and self._lease.holder is None:
-            self._refuse()
+        self._begin(query)
         started = perf_counter()
         try:
             return super().executemany(query, params_seq, **kwargs)
@@ -69,16 +68,16 @@ class LeasedCursorMixin(_Cursor):
             self._ran(query, None, perf_counter() - started)
 
     @contextmanager
-    def copy(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+    def copy(self, statement: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
         """Copy as psycopg does."""
-        self._check_lease()
-        with super().copy(*args, **kwargs) as copy:
+        self._begin(statement)
+        with super().copy(statement, *args, **kwargs) as copy:
             yield copy
 
-    def stream(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+    def stream(self, query: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
         """Stream as psycopg does."""
-        self._check_lease()
-        return super().stream(*args, **kwargs)
+        self._begin(query)
+        return super().stream(query, *args, **kwargs)
 
     def leave_lease(self) -> None:
         """Stop counting as use of the lease."""
@@ -116,12 +115,17 @@ class LeasedCursorMixin(_Cursor):
         if self._log is not None and seconds >= self._log.threshold_seconds:
             self._log.report(self, query, params, seconds, wait_seconds)
 
+    def _begin(self, query: Any) -> None:
+        lease = self._lease
+        if lease is not None:
+            self._check_lease()
+            lease.last_query = query
+            if not lease.needs_reset and leaves_state(query, self.connection):
+                lease.note_session_state()
+
     def _check_lease(self) -> None:
         if self._lease is not None and self._lease.holder is None:
-            self._refuse()
-
-    def _refuse(self) -> None:
-        raise psycopg.InterfaceError("The connection of this cursor was given back to its pool.")
+            raise psycopg.InterfaceError("The connection of this cursor was given back to its pool.")
 
     def _note(self, error: psycopg.Error) -> None:
         """Remember the error for the end of the lease, with what only the connection knows."""

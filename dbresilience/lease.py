@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import threading
 from time import perf_counter
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+from . import signals
+from .signals import emit
+from .slow_queries import call_site, current_request
 
 if TYPE_CHECKING:
+    from types import CodeType
+
     import psycopg
 
     from .connection import ResilientConnection
@@ -22,6 +28,9 @@ class Holder(Protocol):
     @property
     def allow_thread_sharing(self) -> bool: ...
 
+    @property
+    def is_pinned(self) -> bool: ...
+
     def release_if_unneeded(self) -> None: ...
 
     def forget_connection(self) -> None: ...
@@ -32,7 +41,8 @@ class Lease:
 
     `cursors` counts what still needs the connection. It is touched by the holder's thread only;
     ending a lease is safe from any thread (see `Pool.release`). `holder` is None once the connection
-    was given back: what still refers to it then must not use it.
+    was given back: what still refers to it then must not use it. `needs_reset` says that its session was
+    left with something the next borrower must not meet, `kept` that it therefore lasts as long as the request.
     """
 
     __slots__ = (
@@ -42,8 +52,13 @@ class Lease:
         "discard",
         "generation",
         "holder",
+        "kept",
         "last_error",
+        "last_query",
+        "needs_reset",
+        "opened_by",
         "pool",
+        "request",
         "wait_seconds",
     )
 
@@ -63,6 +78,11 @@ class Lease:
         self.wait_seconds = now - asked_at
         self.cursors = 0
         self.discard = False
+        self.needs_reset = False
+        self.kept = False
+        self.last_query: Any = None
+        self.opened_by: CodeType | None = None
+        self.request = current_request.get()
         self.last_error: psycopg.Error | None = None
 
     @property
@@ -70,6 +90,44 @@ class Lease:
         """Whether the thread that took the connection ended without giving it back."""
         holder = self.holder
         return holder is not None and not holder.thread.is_alive() and not holder.allow_thread_sharing
+
+    def note_session_state(self) -> None:
+        """Note that a statement left something on the session."""
+        holder = self.holder
+        # What is set while a new connection is greeted belongs to it; see connection_created.
+        if holder is None or not self.connection.announced:
+            return
+        self.needs_reset = True
+        if not holder.is_pinned and self.pool.lease_ends_with_transaction:
+            self.kept = True
+            if signals.connection_kept.receivers:
+                emit(signals.connection_kept, self.pool.alias, reason="session state", call_site=call_site())
+
+    def report_open_cursor(self) -> None:
+        """Say that the lease ends although a cursor is open, and who opened the last one."""
+        if not signals.cursor_left_open.receivers:
+            return
+        code = self.opened_by
+        emit(
+            signals.cursor_left_open,
+            self.pool.alias,
+            opened_by=f"{code.co_qualname} ({code.co_filename}:{code.co_firstlineno})" if code else "unknown code",
+            query=self._last_query_text(),
+            held_seconds=self.held_seconds,
+        )
+
+    def _last_query_text(self) -> str:
+        if self.last_query is None:
+            return "no statement yet"
+        what = self.last_query if isinstance(self.last_query, str) else type(self.last_query).__name__
+        what = " ".join(what.split())
+        return what if len(what) <= 120 else what[:117] + "..."
+
+    def describe(self) -> str:
+        """Say who holds the connection, for how long, and what it did last; without parameters."""
+        who = f"{self.request.method} {self.request.path}" if self.request else "no request"
+        thread = self.holder.thread.name if self.holder is not None else "nobody"
+        return f"{who} in {thread} for {self.held_seconds:.1f} s ({self._last_query_text()})"
 
     @property
     def held_seconds(self) -> float:

@@ -33,15 +33,30 @@ _MESSAGES: tuple[tuple[Any, str, int, str], ...] = (
      "pool %(alias)s acquired backend %(backend_pid)s after %(wait_seconds).6f s"),
     (signals.connection_released, "connection_released", logging.DEBUG,
      "pool %(alias)s released backend %(backend_pid)s after %(held_seconds).6f s"),
+    (signals.connection_kept, "connection_kept", logging.INFO,
+     "pool %(alias)s: a connection is kept to the end of the request, for %(reason)s left at %(call_site)s; "
+     "pinned() would keep it for a block only"),
+    (signals.cursor_left_open, "cursor_left_open", logging.WARNING,
+     "pool %(alias)s: a cursor opened by %(opened_by)s was left open and kept its connection for "
+     "%(held_seconds).3f s, with: %(query)s"),
     (signals.acquire_timed_out, "acquire_timed_out", logging.WARNING,
      "pool %(alias)s had no connection for %(waited_seconds).1f s: %(snapshot)s"),
 )  # fmt: skip
 
 
+_places_that_keep: set[str] = set()
+
+
 def _is_repetition(event: str, details: dict[str, Any]) -> bool:
-    """Whether other records said it: during an outage each attempt opens and gives up a pool."""
+    """Whether other records said it: during an outage each attempt opens and gives up a pool, and a line of
+    code that leaves something on its session does so each time."""
     if event == "pool_opened":
         return bool(details["generation"] > 1)
+    if event == "connection_kept":
+        place = details["call_site"]
+        known = place in _places_that_keep
+        _places_that_keep.add(place)
+        return known
     return event == "pool_condemned" and bool(details["unreachable"])
 
 

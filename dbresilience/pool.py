@@ -28,6 +28,7 @@ from .errors import AcquireTimeout
 from .generation import Generation
 from .lease import Holder, Lease
 from .liveness import cause_of_death, is_alive, is_hung_up, is_spent
+from .session_state import clean_session
 from .signals import emit
 from .snapshot import PoolSnapshot, timed_out, too_many_waiting, unreachable
 
@@ -130,10 +131,13 @@ class Pool:
         if is_spent(lease):
             self._bury(connection, generation, lease.last_error)
             return
-        if not connection.autocommit:
+        if not connection.autocommit or lease.needs_reset:
             try:
-                connection.rollback()
-                connection.autocommit = True
+                if not connection.autocommit:
+                    connection.rollback()
+                    connection.autocommit = True
+                if lease.needs_reset:
+                    clean_session(connection, self._configure)
             except psycopg.Error as error:
                 self._bury(connection, generation, error)
                 return
@@ -289,4 +293,5 @@ class Pool:
     def _timed_out(self, waited_seconds: float) -> AcquireTimeout:
         snapshot = self.snapshot()
         emit(signals.acquire_timed_out, self.alias, waited_seconds=waited_seconds, snapshot=snapshot)
-        return timed_out(snapshot, waited_seconds, self.configuration)
+        longest = sorted(self.leases.values(), key=lambda lease: lease.acquired_at)[:3]
+        return timed_out(snapshot, waited_seconds, self.configuration, [lease.describe() for lease in longest])

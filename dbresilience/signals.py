@@ -37,6 +37,14 @@ connection_acquired = Signal()
 connection_released = Signal()
 """A lease ended. Carries `held_seconds`, `backend_pid`."""
 
+connection_kept = Signal()
+"""A lease lasts to the end of its request, because a statement outside `pinned()` left something on the
+session. Carries `reason`, `call_site`."""
+
+cursor_left_open = Signal()
+"""A request ended with a cursor open, which kept its connection. Carries `opened_by` (the
+function that opened the last one), `query`, `held_seconds`."""
+
 acquire_timed_out = Signal()
 """No connection became free in time. Carries `waited_seconds`, `snapshot`."""
 
@@ -53,8 +61,10 @@ __all__ = [
     "connection_acquired",
     "connection_closed",
     "connection_failed",
+    "connection_kept",
     "connection_opened",
     "connection_released",
+    "cursor_left_open",
     "emit",
     "pool_closed",
     "pool_condemned",

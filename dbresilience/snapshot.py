@@ -32,8 +32,10 @@ class PoolSnapshot:
         return f"max_size {self.max_size}, in use {self.in_use}, idle {self.idle}, waiting {self.waiting}"
 
 
-def timed_out(snapshot: PoolSnapshot, waited_seconds: float, configuration: Configuration) -> AcquireTimeout:
-    """No connection became free in time, or none could be opened at all."""
+def timed_out(
+    snapshot: PoolSnapshot, waited_seconds: float, configuration: Configuration, holders: list[str]
+) -> AcquireTimeout:
+    """No connection became free in time, or none could be opened at all. `holders`: those of longest standing."""
     if snapshot.size == 0:
         text = (
             f"Pool {snapshot.alias!r} could not open a connection within {waited_seconds:.1f} s: "
@@ -42,7 +44,8 @@ def timed_out(snapshot: PoolSnapshot, waited_seconds: float, configuration: Conf
     else:
         text = (
             f"No connection of pool {snapshot.alias!r} became free within {waited_seconds:.1f} s: "
-            f"{snapshot}. Hold connections for less time, or raise OPTIONS['pool']['max_size']."
+            f"{snapshot}. Held longest by: {'; '.join(holders) or 'nobody now'}. "
+            "Hold connections for less time, or raise OPTIONS['pool']['max_size']."
         )
     return AcquireTimeout(text, retry_after_seconds=configuration.retry_after_seconds)
 

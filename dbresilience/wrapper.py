@@ -10,6 +10,7 @@ connection; afterwards `connection.connection` is None, as after `close()`.
 
 from __future__ import annotations
 
+import sys
 from asyncio import _get_running_loop
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -118,17 +119,25 @@ class ResilienceMixin(ConnectingMixin):
             and not self._busy
             and not self.in_atomic_block
             and self.autocommit
+            and not lease.kept
             and lease.pool.lease_ends_with_transaction
             # A BEGIN or a COPY by hand keeps the connection until it ends or the request does.
             and lease.connection.pgconn.transaction_status in _AT_REST
         ):
             self._give_back()
 
+    @property
+    def is_pinned(self) -> bool:
+        """Whether a `pinned()` block keeps the connection."""
+        return self._pins > 0
+
     def _give_back(self) -> None:
         lease, self._lease = self._lease, None
         if lease is None:
             return
         self.connection = None
+        if lease.cursors > 0:
+            lease.report_open_cursor()
         lease.pool.release(lease)
 
     def forget_connection(self) -> None:
@@ -247,7 +256,14 @@ class ResilienceMixin(ConnectingMixin):
 
     def cursor(self) -> Any:
         """Open a cursor, as Django does."""
-        return self._cursor() if _get_running_loop() is None else super().cursor()
+        if _get_running_loop() is not None:
+            return super().cursor()
+        cursor = self._cursor()
+        lease = self._lease
+        if lease is not None:
+            # A code object costs nothing to remember; a line number would.
+            lease.opened_by = sys._getframe(1).f_code
+        return cursor
 
     def ensure_connection(self) -> None:
         """Take a connection unless there is one, as Django does."""
