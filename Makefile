@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
-.PHONY: help setup run test lint bench docs db-stop db-start
+.PHONY: help setup run test lint bench django-suite docs db-stop db-start
 
 # The newest Python that is plainly called python3, or the newest there is.
 PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -11,7 +11,7 @@ BIN := .venv/bin
 ARGS ?=
 
 help: ## Print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: python-is-there ## Make .venv and install what the site needs
 	@$(PYTHON) config/prepare.py requirements.txt
@@ -29,6 +29,9 @@ lint: setup-dev ## Check style and types
 
 bench: setup-dev ## Measure against Django's own backend and pool
 	@exec $(BIN)/python -m benchmarks $(ARGS)
+
+django-suite: setup-dev ## Run Django's own tests on dbresilience (needs the system's PostgreSQL; a quarter of an hour)
+	@exec $(BIN)/python -m tests.django_suite $(ARGS)
 
 docs: setup-dev ## Write docs/reference from the code, and check the documentation against it
 	@$(BIN)/python docs/reference/generate.py
