@@ -45,6 +45,8 @@ class ConnectionObserver(Protocol):
 
     def connection_failed(self, exception: Exception, seconds: float) -> None: ...
 
+    def connection_closed(self, connection: ResilientConnection) -> None: ...
+
 
 class ResilientConnection(psycopg.Connection[Any]):
     """A psycopg connection that works for the holder of its lease only."""
@@ -60,6 +62,16 @@ class ResilientConnection(psycopg.Connection[Any]):
     """SQLSTATE of a FATAL message received, or None."""
 
     opened_at = 0.0
+    session_pid: int | None = None
+    """Process id of the session on the server, also when the session is over."""
+
+    most_seconds = 0.0
+    """Age at which it is retired; drawn when it is first looked at."""
+
+    end_reason = "no longer needed"
+    """Why it is closed, for whoever counts and logs."""
+
+    observer: ConnectionObserver | None = None
     poll: select.poll | None = None
     """Watches the socket; kept, because making one costs as much as asking it (see `liveness`)."""
 
@@ -93,11 +105,20 @@ class ResilientConnection(psycopg.Connection[Any]):
                 observer.connection_failed(exception, perf_counter() - started)
             raise
         connection.opened_at = monotonic()
+        connection.session_pid = connection.pgconn.backend_pid
         connection.slow_query_log = slow_query_log
         connection.add_notice_handler(connection._remember_farewell)
         if observer is not None:
+            connection.observer = observer
             observer.connection_opened(connection, perf_counter() - started)
         return connection
+
+    def close(self) -> None:
+        """Close as psycopg does, and tell the observer once."""
+        observer, self.observer = self.observer, None
+        super().close()
+        if observer is not None:
+            observer.connection_closed(self)
 
     def cursor(self, *args: Any, **kwargs: Any) -> Any:
         """Return a cursor as psycopg does.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import random
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -17,6 +18,9 @@ from .signals import emit
 SPARE_SECONDS = 1.0
 """How long a connection may stay out of psycopg's pool after it was given back: its age and idleness
 are looked at no less often."""
+
+LIFETIME_JITTER = 0.05
+"""How much earlier than `max_lifetime` a connection may be retired, drawn once for each, as psycopg_pool does."""
 
 
 class Owner(Protocol):
@@ -50,6 +54,9 @@ class Generation:
         self._configuration = owner.configuration
         # psycopg_pool would count those who wait for their own connection to open; see `Pool.acquire`.
         arguments = self._configuration.pool_arguments() | {"max_waiting": 0} | self._sizes(survivors)
+        # psycopg_pool closes an old connection before it opens another; see `_retire`. Its own limit stays, for
+        # connections that never come to rest.
+        arguments["max_lifetime"] *= 2
         self.connections: ConnectionPool[ResilientConnection] = ConnectionPool(
             connection_class=ResilientConnection,
             kwargs=lambda: {**connect_arguments(), "observer": self},
@@ -63,6 +70,7 @@ class Generation:
         self._spares: list[ResilientConnection] = []
         self._waiting: list[None] = []
         self._settles_soon = False
+        self._successor_asked_for = False
         self.connections.open()
 
     # Spares: what was given back less than SPARE_SECONDS ago may be taken again without the ceremony of
@@ -113,8 +121,41 @@ class Generation:
             self.connections.putconn(connection)
 
     def _settle_now(self) -> None:
+        """Settle, and end one connection that is too old: one a second at most, never the last idle one."""
         self._settles_soon = False
-        self.settle()
+        old = None
+        while True:
+            try:
+                connection = self._spares.pop()
+            except IndexError:
+                break
+            if old is None and self._is_too_old(connection):
+                old = connection
+            else:
+                self.connections.putconn(connection)
+        if old is not None:
+            self._retire(old)
+
+    def _is_too_old(self, connection: ResilientConnection) -> bool:
+        if not connection.most_seconds:
+            connection.most_seconds = self._configuration.max_lifetime * random.uniform(1 - LIFETIME_JITTER, 1)
+        return connection.age_seconds > connection.most_seconds and not self.condemned
+
+    def _retire(self, connection: ResilientConnection) -> None:
+        stats = self.connections.get_stats()
+        if stats["pool_available"] or stats["pool_size"] >= self.connections.max_size:
+            self._successor_asked_for = False
+            connection.end_reason = "max_lifetime"
+            connection.close()
+            self.connections.putconn(connection)  # psycopg opens another in its place
+            return
+        if not self._successor_asked_for:
+            self._successor_asked_for = True
+            least, most = self.connections.min_size, self.connections.max_size
+            # A larger min_size connects at once.
+            self.connections.resize(least + 1, most)
+            self.connections.resize(least, most)
+        self.put_back(connection)
 
     def connection_opened(self, connection: ResilientConnection, seconds: float) -> None:
         """Announce a physical connection (see `ConnectionObserver`)."""
@@ -124,6 +165,16 @@ class Generation:
             self.alias,
             connect_seconds=seconds,
             backend_pid=connection.backend_pid,
+        )
+
+    def connection_closed(self, connection: ResilientConnection) -> None:
+        """Announce the end of a physical connection (see `ConnectionObserver`)."""
+        emit(
+            signals.connection_closed,
+            self.alias,
+            reason=connection.end_reason,
+            backend_pid=connection.session_pid,
+            age_seconds=connection.age_seconds,
         )
 
     def connection_failed(self, exception: Exception, seconds: float) -> None:

@@ -28,7 +28,7 @@ _MESSAGES: tuple[tuple[Any, str, int, str], ...] = (
     (signals.connection_failed, "connection_failed", logging.WARNING,
      "pool %(alias)s cannot connect after %(connect_seconds).3f s: %(exception)s"),
     (signals.connection_closed, "connection_closed", logging.INFO,
-     "pool %(alias)s lost a connection, %(age_seconds).0f s old: %(reason)s"),
+     "pool %(alias)s closed a connection, %(age_seconds).0f s old: %(reason)s"),
     (signals.connection_acquired, "connection_acquired", logging.DEBUG,
      "pool %(alias)s acquired backend %(backend_pid)s after %(wait_seconds).6f s"),
     (signals.connection_released, "connection_released", logging.DEBUG,
@@ -47,11 +47,13 @@ _MESSAGES: tuple[tuple[Any, str, int, str], ...] = (
 _places_that_keep: set[str] = set()
 
 
-def _is_repetition(event: str, details: dict[str, Any]) -> bool:
-    """Whether other records said it: during an outage each attempt opens and gives up a pool, and a line of
-    code that leaves something on its session does so each time."""
+def _is_routine(event: str, details: dict[str, Any]) -> bool:
+    """Whether the record is of no interest by itself: idle connections end all the time, during an outage each
+    attempt opens and gives up a pool, and a line of code that leaves something on its session does so each time."""
     if event == "pool_opened":
         return bool(details["generation"] > 1)
+    if event == "connection_closed":
+        return bool(details["reason"] == ResilientConnection.end_reason)
     if event == "connection_kept":
         place = details["call_site"]
         known = place in _places_that_keep
@@ -77,7 +79,7 @@ class _Receiver:
         self.event, self.level, self.message = event, level, message
 
     def __call__(self, sender: str, signal: Any, **details: Any) -> None:
-        level = logging.DEBUG if _is_repetition(self.event, details) else self.level
+        level = logging.DEBUG if _is_routine(self.event, details) else self.level
         if connections_log.isEnabledFor(level):
             facts = {name: _plain(value) for name, value in details.items()}
             connections_log.log(level, self.message, facts, extra={"event": self.event, **facts})

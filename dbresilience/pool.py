@@ -159,13 +159,7 @@ class Pool:
     ) -> None:
         """Close a connection for good, and condemn its generation if its death says so."""
         reason, meaning = cause_of_death(connection, error)
-        emit(
-            signals.connection_closed,
-            self.alias,
-            reason=reason,
-            backend_pid=connection.backend_pid,
-            age_seconds=connection.age_seconds,
-        )
+        connection.end_reason = reason
         connection.close()
         if meaning.condemn:
             self.condemn(generation, reason)

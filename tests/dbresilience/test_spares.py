@@ -7,8 +7,9 @@ import time
 
 from django.db import connections
 
+from dbresilience import signals
 from dbresilience.generation import SPARE_SECONDS
-from tests.support.postgres import wait_until
+from tests.support.postgres import ThrowawayPostgres, wait_until
 
 from .conftest import MakeWrapper, in_thread, pid_of
 
@@ -77,3 +78,56 @@ def test_a_check_of_the_users_own_runs_each_time(make_wrapper: MakeWrapper) -> N
         pid_of(wrapper)
     assert len(checked) == 3
     wait_until(lambda: len(returned) == 3)
+
+
+def test_an_old_connection_is_replaced_before_it_goes(make_wrapper: MakeWrapper) -> None:
+    """A request that asks all the time never finds less than one connection, and never waits for one."""
+    wrapper = make_wrapper(pool={"max_size": 4, "max_lifetime": 2})
+    first, waiting = pid_of(wrapper), 0
+    closed: list[dict[str, object]] = []
+
+    def receiver(sender: str, **details: object) -> None:
+        closed.append(details)
+
+    signals.connection_closed.connect(receiver)
+    try:
+        ends = time.monotonic() + 15
+        while not closed and time.monotonic() < ends:
+            pid_of(wrapper)
+            assert wrapper.resources.snapshot().idle >= 1
+            waiting = max(waiting, wrapper.resources.snapshot().waiting)
+            time.sleep(0.01)
+    finally:
+        signals.connection_closed.disconnect(receiver)
+    assert [(each["reason"], each["backend_pid"]) for each in closed] == [("max_lifetime", first)]
+    assert waiting == 0
+    assert pid_of(wrapper) != first
+
+
+def test_old_connections_go_one_at_a_time(make_wrapper: MakeWrapper, postgres: ThrowawayPostgres) -> None:
+    """Four of one age are four reconnections in as many seconds."""
+    wrapper = make_wrapper(pool={"max_size": 4, "max_lifetime": 1.5})
+    together = threading.Barrier(4)
+
+    def hold() -> None:
+        with connections[wrapper.alias].pinned():  # type: ignore[attr-defined]
+            together.wait(timeout=10)
+
+    threads = [threading.Thread(target=hold) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    generation = wrapper.resources.pool._generation  # type: ignore[union-attr]
+    assert generation is not None
+    wait_until(lambda: generation.connections.get_stats()["pool_available"] == 4)
+    time.sleep(1.5)
+    fewest = 4
+    ends = time.monotonic() + 5
+    while time.monotonic() < ends:
+        with connections[wrapper.alias].pinned():  # type: ignore[attr-defined]
+            pid_of(wrapper)
+        fewest = min(fewest, wrapper.resources.snapshot().size)
+        time.sleep(0.005)
+    assert wrapper.resources.snapshot().opened_total > 4
+    assert fewest >= 3
