@@ -61,7 +61,7 @@ def create_thread(*, owner: AbstractBaseUser, title: str = UNTITLED) -> Thread:
 
 
 def rename_thread(*, thread: Thread, title: str) -> Thread:
-    """Raises ThreadGoneError."""
+    """Give a thread another title. Raises ThreadGoneError."""
     thread.title = title[:TITLE_CHARACTERS]
     if not Thread.objects.filter(pk=thread.pk).update(title=thread.title):
         raise ThreadGoneError
@@ -69,7 +69,7 @@ def rename_thread(*, thread: Thread, title: str) -> Thread:
 
 
 def delete_thread(*, thread: Thread) -> None:
-    """Raises ThreadGoneError."""
+    """Delete a thread with its messages. Raises ThreadGoneError."""
     if not delete_threads(threads=Thread.objects.filter(pk=thread.pk)):
         raise ThreadGoneError
 
@@ -77,7 +77,9 @@ def delete_thread(*, thread: Thread) -> None:
 @transaction.atomic
 def delete_threads(*, threads: QuerySet[Thread]) -> int:
     """Wait for those who write in these threads, then delete all of it; returns how many threads went."""
-    ids = list(threads.select_for_update().values_list("pk", flat=True))
+    # One order for all, and no lock on what the query merely joins: so no two deletions wait for each other.
+    locked = threads.order_by("pk").select_for_update(of=("self",))
+    ids = list(locked.values_list("pk", flat=True))
     # A tool call is stored under the lock of its reply alone.
     list(Message.objects.filter(thread__in=ids).order_by("pk").select_for_update().values_list("pk"))
     _, counts = Thread.objects.filter(pk__in=ids).delete()

@@ -6,7 +6,7 @@ in `dbresilience.signals`.
 
 from __future__ import annotations
 
-from .errors import AcquireTimeout, Classification, DatabaseUnavailable, classify
+from .errors import AcquireTimeout, Classification, DatabaseUnavailable, PinnedConnectionLost, TooManyWaiting, classify
 from .leasing import pinned
 from .resources import get_database_resources
 
@@ -14,6 +14,8 @@ __all__ = [
     "AcquireTimeout",
     "Classification",
     "DatabaseUnavailable",
+    "PinnedConnectionLost",
+    "TooManyWaiting",
     "classify",
     "get_database_resources",
     "pinned",

@@ -191,7 +191,7 @@ def _named_options(alias: str, group: str, values: Mapping[str, Any]) -> dict[st
 def _set_once(alias: str, given: dict[str, Any], option: Option, where: str, value: Any) -> None:
     try:
         parsed = option.parse(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ImproperlyConfigured(f"DATABASES[{alias!r}]: {where} is {value!r}: {error}. {option.meaning}") from error
     if option.name in given and given[option.name] != parsed:
         raise ImproperlyConfigured(

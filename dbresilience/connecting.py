@@ -20,6 +20,8 @@ from .slow_queries import SlowQueryLog
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.base import DatabaseWrapper as _Base
+
+    from .lease import Lease
 else:
     _Base = object
 
@@ -27,6 +29,7 @@ else:
 class ConnectingMixin(_Base):
     """Finds the pool of an alias; connects for it, and without one."""
 
+    _lease: Lease | None = None
     _resources: DatabaseResources | None = None
     _resources_key: Hashable = None
 
@@ -78,8 +81,11 @@ class ConnectingMixin(_Base):
         """psycopg's pool of the current generation, as Django's own backend has it, or None."""
         if not self._pooled:
             return None
+        # With a connection in hand this must not wait for another.
+        if self._lease is not None:
+            return self._lease.generation.psycopg_pool
         assert self.resources.pool is not None
-        return self.resources.pool.connections()
+        return self.resources.pool.psycopg_pool()
 
     # Connecting
 
@@ -91,7 +97,9 @@ class ConnectingMixin(_Base):
         for key in OUR_KEYS & params.keys():
             del params[key]
         server_side = given.get("server_side_binding") is True
-        if "cursor_factory" not in given:
+        if "cursor_factory" in given:
+            params["cursor_factory"] = cursors.leased(given["cursor_factory"])
+        else:
             params["cursor_factory"] = cursors.LeasedServerBindingCursor if server_side else cursors.LeasedCursor
         # libpq's smallest value is 2 seconds; smaller ones mean "wait for ever" or 2.
         params["connect_timeout"] = max(2, round(configuration.connect_timeout_seconds))

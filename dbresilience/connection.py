@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import psycopg
 from psycopg.pq import ConnStatus
 
-from .errors import LOST_AT_COMMIT, classify, is_fatal, mark
+from .errors import OUTCOME_LOST, is_fatal, is_session_lost, mark
 
 if TYPE_CHECKING:
     from .lease import Lease
@@ -62,6 +62,9 @@ class ResilientConnection(psycopg.Connection[Any]):
     """SQLSTATE of a FATAL message received, or None."""
 
     opened_at = 0.0
+    seen_at = 0.0
+    """When psycopg's pool had it last, by `time.monotonic`."""
+
     session_pid: int | None = None
     """Process id of the session on the server, also when the session is over."""
 
@@ -77,7 +80,7 @@ class ResilientConnection(psycopg.Connection[Any]):
 
     slow_query_log: SlowQueryLog | None = None
 
-    timezone: Any = None
+    timezone: Any = ...
     """The time zone its loaders are known to use, so that it need not be looked up for each cursor."""
 
     @classmethod
@@ -145,8 +148,8 @@ class ResilientConnection(psycopg.Connection[Any]):
         try:
             super().commit()
         except psycopg.Error as error:
-            if sent and classify(error).evict:
-                mark(error, LOST_AT_COMMIT)
+            if sent and is_session_lost(error):
+                mark(error, OUTCOME_LOST)
             if self.lease is not None:
                 self.lease.last_error = error
             raise

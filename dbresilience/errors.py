@@ -158,7 +158,7 @@ _POOLER_TEXTS: tuple[tuple[str, Classification], ...] = (
 
 RAISED_BY_CLIENT = "client"
 RAISED_BY_OWN_READ_ONLY = "own read only"
-LOST_AT_COMMIT = "commit"
+OUTCOME_LOST = "outcome"
 
 
 def mark(error: psycopg.Error, origin: str) -> None:
@@ -168,7 +168,8 @@ def mark(error: psycopg.Error, origin: str) -> None:
         error: as raised by psycopg.
         origin: `RAISED_BY_CLIENT` when libpq refused to send while the session is well, or
             `RAISED_BY_OWN_READ_ONLY` when the application itself asked for a read-only transaction,
-            or `LOST_AT_COMMIT` when the session ended before COMMIT was answered.
+            or `OUTCOME_LOST` when the session ended before a COMMIT, or a write outside
+            a transaction, was answered.
     """
     error._dbresilience_origin = origin  # type: ignore[attr-defined]
 
@@ -211,10 +212,22 @@ def is_fatal(severity: str | None) -> bool:
     return severity in ("FATAL", "PANIC")
 
 
+def is_session_lost(error: psycopg.Error) -> bool:
+    """Whether the session ended instead of answering, as opposed to answering with an error."""
+    if error.sqlstate is not None:
+        return is_fatal(error.diag.severity_nonlocalized)
+    return _classify_psycopg(error) is CONNECTION_LOST
+
+
+def was_sent(error: psycopg.Error) -> bool:
+    """Whether the statement may have reached the server: False when psycopg found the connection closed before."""
+    return error.sqlstate is not None or "connection is closed" not in str(error)
+
+
 def _classify_psycopg(exc: psycopg.Error) -> Classification:
     origin = getattr(exc, "_dbresilience_origin", None)
     if origin is not None:
-        return OUTCOME_UNKNOWN if origin == LOST_AT_COMMIT else NOT_TRANSIENT
+        return OUTCOME_UNKNOWN if origin == OUTCOME_LOST else NOT_TRANSIENT
     if isinstance(exc, ConnectionTimeout):
         return CANNOT_CONNECT
     code = exc.sqlstate

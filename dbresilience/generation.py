@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import random
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -14,13 +13,7 @@ from . import signals
 from .conf import Configuration
 from .connection import ResilientConnection
 from .signals import emit
-
-SPARE_SECONDS = 1.0
-"""How long a connection may stay out of psycopg's pool after it was given back: its age and idleness
-are looked at no less often."""
-
-LIFETIME_JITTER = 0.05
-"""How much earlier than `max_lifetime` a connection may be retired, drawn once for each, as psycopg_pool does."""
+from .spares import Spares
 
 
 class Owner(Protocol):
@@ -54,10 +47,9 @@ class Generation:
         self._configuration = owner.configuration
         # psycopg_pool would count those who wait for their own connection to open; see `Pool.acquire`.
         arguments = self._configuration.pool_arguments() | {"max_waiting": 0} | self._sizes(survivors)
-        # psycopg_pool closes an old connection before it opens another; see `_retire`. Its own limit stays, for
-        # connections that never come to rest.
+        # A connection is retired by `spares`. This limit stays for one that others wait for all the time.
         arguments["max_lifetime"] *= 2
-        self.connections: ConnectionPool[ResilientConnection] = ConnectionPool(
+        self.psycopg_pool: ConnectionPool[ResilientConnection] = ConnectionPool(
             connection_class=ResilientConnection,
             kwargs=lambda: {**connect_arguments(), "observer": self},
             configure=self._configured_by(configure),
@@ -65,97 +57,24 @@ class Generation:
             open=False,
             **arguments,
         )
-        # What psycopg is to look at whenever a connection comes or goes must not stay with us.
-        self._keeps_spares = self._configuration.check is None and self._configuration.reset is None
-        self._spares: list[ResilientConnection] = []
-        self._waiting: list[None] = []
-        self._settles_soon = False
-        self._successor_asked_for = False
-        self.connections.open()
-
-    # Spares: what was given back less than SPARE_SECONDS ago may be taken again without the ceremony of
-    # psycopg's pool, which costs as much as all else in a lease. Whoever finds none joins psycopg's queue.
-    # Nobody waits beside a spare: who waits says so before looking again, who gives back looks for
-    # waiting ones after giving back, so one of the two sees the other. A list's append and pop are atomic.
+        self._spares = Spares(self.psycopg_pool, self._configuration, f"dbresilience-{self.alias}-settle")
+        self.psycopg_pool.open()
 
     def take(self, timeout: float) -> ResilientConnection:
-        """Return a connection, the one given back last if there is a spare.
-
-        Raises:
-            psycopg_pool.PoolTimeout: none became free within `timeout` seconds.
-            psycopg_pool.PoolClosed: this generation has ended.
-        """
-        try:
-            return self._spares.pop()
-        except IndexError:
-            self._waiting.append(None)
-        try:
-            return self._spares.pop()
-        except IndexError:
-            return self.connections.getconn(timeout)
-        finally:
-            self._waiting.pop()
+        """Return a connection; raises psycopg_pool's `PoolTimeout` after `timeout` seconds, or `PoolClosed`."""
+        return self._spares.take(timeout)
 
     def put_back(self, connection: ResilientConnection) -> None:
-        """Give a connection back for whoever is next."""
-        self._spares.append(connection)
-        if self._waiting or self.condemned or not self._keeps_spares:
-            self.settle()
-        elif not self._settles_soon:
-            self._settles_soon = True
-            timer = threading.Timer(SPARE_SECONDS, self._settle_now)
-            timer.daemon = True
-            timer.name = f"dbresilience-{self.alias}-settle"
-            try:
-                timer.start()
-            except RuntimeError:  # the interpreter ends, or there are no threads left
-                self._settle_now()
+        """Give a living connection back for whoever is next."""
+        self._spares.put_back(connection)
+
+    def give_up(self, connection: ResilientConnection) -> None:
+        """Give a closed connection back, for another in its place; any other if this generation is condemned."""
+        self.psycopg_pool.putconn(connection)
 
     def settle(self) -> None:
-        """Hand the spares to psycopg's pool, which serves those who wait and ends the old and the idle."""
-        while True:
-            try:
-                connection = self._spares.pop()
-            except IndexError:
-                return
-            self.connections.putconn(connection)
-
-    def _settle_now(self) -> None:
-        """Settle, and end one connection that is too old: one a second at most, never the last idle one."""
-        self._settles_soon = False
-        old = None
-        while True:
-            try:
-                connection = self._spares.pop()
-            except IndexError:
-                break
-            if old is None and self._is_too_old(connection):
-                old = connection
-            else:
-                self.connections.putconn(connection)
-        if old is not None:
-            self._retire(old)
-
-    def _is_too_old(self, connection: ResilientConnection) -> bool:
-        if not connection.most_seconds:
-            connection.most_seconds = self._configuration.max_lifetime * random.uniform(1 - LIFETIME_JITTER, 1)
-        return connection.age_seconds > connection.most_seconds and not self.condemned
-
-    def _retire(self, connection: ResilientConnection) -> None:
-        stats = self.connections.get_stats()
-        if stats["pool_available"] or stats["pool_size"] >= self.connections.max_size:
-            self._successor_asked_for = False
-            connection.end_reason = "max_lifetime"
-            connection.close()
-            self.connections.putconn(connection)  # psycopg opens another in its place
-            return
-        if not self._successor_asked_for:
-            self._successor_asked_for = True
-            least, most = self.connections.min_size, self.connections.max_size
-            # A larger min_size connects at once.
-            self.connections.resize(least + 1, most)
-            self.connections.resize(least, most)
-        self.put_back(connection)
+        """Put everything that is idle into psycopg's pool."""
+        self._spares.settle()
 
     def connection_opened(self, connection: ResilientConnection, seconds: float) -> None:
         """Announce a physical connection (see `ConnectionObserver`)."""
@@ -198,22 +117,27 @@ class Generation:
     @property
     def idle(self) -> int:
         """Connections nobody uses."""
-        return self.connections.get_stats()["pool_available"] + len(self._spares)
+        return self.psycopg_pool.get_stats()["pool_available"] + len(self._spares)
+
+    @property
+    def waiting(self) -> int:
+        """Requests in psycopg's queue."""
+        return self.psycopg_pool.get_stats()["requests_waiting"]
 
     def make_room_for(self, survivors: int) -> None:
         """Stay so small that with `survivors` of older generations the sum is max_size."""
         sizes = self._sizes(survivors)
-        if sizes["max_size"] == self.connections.max_size:
+        if sizes["max_size"] == self.psycopg_pool.max_size:
             return
-        self.connections.resize(**sizes)
-        stats = self.connections.get_stats()
+        self.psycopg_pool.resize(**sizes)
+        stats = self.psycopg_pool.get_stats()
         missing = min(stats["requests_waiting"], sizes["max_size"] - stats["pool_size"])
         if missing > 0:
             # Raising max_size alone connects nothing for those who wait already; a larger
             # min_size does, at once.
-            least = self.connections.min_size
-            self.connections.resize(min(least + missing, sizes["max_size"]), sizes["max_size"])
-            self.connections.resize(**sizes)
+            least = self.psycopg_pool.min_size
+            self.psycopg_pool.resize(min(least + missing, sizes["max_size"]), sizes["max_size"])
+            self.psycopg_pool.resize(**sizes)
 
     def _sizes(self, survivors: int) -> dict[str, int]:
         max_size = max(1, self._configuration.max_size - survivors)
@@ -224,16 +148,20 @@ class Generation:
 
         Closing joins the pool's worker threads, and the caller may be one of them.
         """
-        threading.Thread(target=self.close, name=f"dbresilience-{self.alias}-close", daemon=True).start()
+        thread = threading.Thread(target=self.close, name=f"dbresilience-{self.alias}-close", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the interpreter ends, or there can be no more threads
+            self.close(wait_seconds=0)
 
     def close(self, *, wait_seconds: float = 1.0) -> None:
         """Close idle connections and wake those who wait; used ones are closed on release."""
-        self.connections.close(timeout=wait_seconds)
-        self.settle()
+        self.psycopg_pool.close(timeout=wait_seconds)
+        self._spares.close()
 
     def abandon(self) -> None:
         """In a forked child: keep the pool for ever.
 
         Its destructor would wait for threads that the child does not have.
         """
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.connections))
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.psycopg_pool))

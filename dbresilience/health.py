@@ -6,10 +6,13 @@ second at most.
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic, perf_counter
 from typing import Any
@@ -18,6 +21,7 @@ import psycopg
 
 from .errors import classify
 
+LONGEST_CHECK_SECONDS = 5.0
 MEMORY_SECONDS = 0.2
 """How long one answer serves all who ask. Short, so that a stop is not called health for long."""
 
@@ -39,6 +43,8 @@ class HealthProbe:
         self._connect_arguments = connect_arguments
         self._lock = threading.Lock()
         self._running: Future[DatabaseHealth] | None = None
+        self._running_since = 0.0
+        self._socket: socket.socket | None = None
         self._last: DatabaseHealth | None = None
         self._last_at = 0.0
 
@@ -49,8 +55,13 @@ class HealthProbe:
                 return self._last
             running = self._running
             if running is None:
-                running = self._running = Future()
+                running = Future()
                 threading.Thread(target=self._run, args=(running,), name="dbresilience-health", daemon=True).start()
+                self._running, self._running_since = running, monotonic()
+            elif self._socket is not None and monotonic() - self._running_since > LONGEST_CHECK_SECONDS:
+                # A frozen server keeps the check for ever, also when another has taken over its address.
+                with suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_RDWR)
         try:
             return running.result(timeout=timeout_seconds)
         except FutureTimeoutError:
@@ -70,10 +81,15 @@ class HealthProbe:
             # 2 seconds is the least libpq accepts. A black hole ends after 5 (in milliseconds),
             # so that the check in flight does not stay for ever.
             arguments |= {"connect_timeout": 2, "tcp_user_timeout": 5000, "autocommit": True}
-            with psycopg.connect(**arguments) as connection:
+            with (
+                psycopg.connect(**arguments) as connection,
+                socket.socket(fileno=os.dup(connection.fileno())) as self._socket,
+            ):
                 started = perf_counter()
                 connection.execute("SELECT 1")
                 latency_ms = (perf_counter() - started) * 1000
         except Exception as error:  # whatever it is, the answer is "not healthy", never a 500
             return DatabaseHealth(healthy=False, latency_ms=None, state=classify(error).name)
+        finally:
+            self._socket = None
         return DatabaseHealth(healthy=True, latency_ms=round(latency_ms, 3), state="ok")

@@ -7,6 +7,7 @@ from typing import Any
 
 
 def database_of(settings_dict: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return host, port and name: which database this is, whatever its alias."""
     return tuple(str(settings_dict[name] or "") for name in ("HOST", "PORT", "NAME"))
 
 

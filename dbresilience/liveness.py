@@ -8,8 +8,10 @@ cannot be seen this way; TCP keepalives end those.
 
 from __future__ import annotations
 
+import logging
 import select
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.pq import ConnStatus, TransactionStatus
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from .connection import ResilientConnection
     from .lease import Lease
 
+
+logger = logging.getLogger("dbresilience.connections")
 
 # Plain numbers, since these are compared for each query and an enumeration's == is slow.
 _OK = int(ConnStatus.OK)
@@ -46,12 +50,19 @@ def is_alive(connection: ResilientConnection) -> bool:
             pgconn.is_busy()
             while (notify := pgconn.notifies()) is not None:
                 if pgconn.notify_handler is not None:
-                    pgconn.notify_handler(notify)
+                    _hand_over(notify, pgconn.notify_handler)
             if connection.farewell is not None:
                 return False
     except (psycopg.Error, OSError, ValueError):
         return False
     return True
+
+
+def _hand_over(notify: Any, handler: Callable[[Any], None]) -> None:
+    try:
+        handler(notify)
+    except Exception:
+        logger.exception("A notify handler raised")
 
 
 # Linux tells that the peer has closed even while nobody reads; elsewhere only once both sides have.

@@ -19,6 +19,7 @@ from time import perf_counter
 from typing import Any
 
 import psycopg
+from psycopg.pq import TransactionStatus
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from . import signals
@@ -31,6 +32,10 @@ from .liveness import cause_of_death, is_alive, is_hung_up, is_spent
 from .session_state import clean_session
 from .signals import emit
 from .snapshot import PoolSnapshot, timed_out, too_many_waiting, unreachable
+
+_IDLE = int(TransactionStatus.IDLE)
+RECLAIM_SECONDS = 1.0
+"""How long an acquire that timed out still waits for a connection that it took back from an ended thread."""
 
 
 class Pool:
@@ -52,7 +57,7 @@ class Pool:
     ) -> None:
         self.alias = alias
         self.configuration = configuration
-        self.leases: dict[ResilientConnection, Lease] = {}
+        self.leases: dict[Lease, Lease] = {}
         self.physical = PhysicalConnections()
         self.opened_total = 0
         self.connect_failures_total = 0
@@ -63,6 +68,7 @@ class Pool:
         self._room = threading.Condition()
         self._generation: Generation | None = None
         self._generations = 0
+        self._waiting_for_room = 0
 
     # Acquire and release
 
@@ -77,8 +83,7 @@ class Pool:
         configuration = self.configuration
         remaining = configuration.timeout
         started = perf_counter()
-        if len(self.leases) >= configuration.max_size:
-            self._reclaim_orphans()
+        reclaimed = len(self.leases) >= configuration.max_size and self._reclaim_orphans()
         while True:
             generation = self._generation or self._open(remaining)
             if configuration.max_waiting and self.snapshot().queued >= configuration.max_waiting:
@@ -91,37 +96,52 @@ class Pool:
                 # Closed by us, or by somebody who has `connection.pool`: its successor may serve us.
                 self.condemn(generation, "closed from outside")
             except PoolTimeout as error:
+                # A thread that ended while others waited may have left one.
+                if not reclaimed and self._reclaim_orphans():
+                    reclaimed, remaining = True, RECLAIM_SECONDS
+                    continue
                 raise self._timed_out(perf_counter() - started) from (self.last_failure or error)
             else:
-                if generation.condemned:
-                    generation.put_back(connection)
-                elif is_alive(connection):
+                if self._is_fit(connection, generation):
                     break
-                else:
-                    self._bury(connection, generation)
             remaining = configuration.timeout - (perf_counter() - started)
         lease = Lease(holder, connection, self, generation, started)
         connection.lease = lease
         connection.needs_lease = True
-        self.leases[connection] = lease
+        self.leases[lease] = lease
         if signals.connection_acquired.receivers:
             pid = connection.backend_pid
             emit(signals.connection_acquired, self.alias, wait_seconds=lease.wait_seconds, backend_pid=pid)
         return lease
 
-    def _reclaim_orphans(self) -> None:
-        """Take back what threads held when they ended."""
-        for lease in list(self.leases.values()):
-            if lease.is_orphaned:
-                lease.discard = True
-                self.release(lease)
+    def _is_fit(self, connection: ResilientConnection, generation: Generation) -> bool:
+        """Whether a connection just taken can be lent; if not it is given up."""
+        try:
+            if generation.condemned:
+                generation.give_up(connection)
+                return False
+            if is_alive(connection):
+                return True
+        except BaseException:
+            generation.put_back(connection)  # an interrupt; the slot must not be lost
+            raise
+        self._bury(connection, generation)
+        return False
+
+    def _reclaim_orphans(self) -> bool:
+        """Take back what threads held when they ended; whether there was any."""
+        orphans = [lease for lease in list(self.leases) if lease.is_orphaned]
+        for lease in orphans:
+            lease.discard = True
+            self.release(lease)
+        return bool(orphans)
 
     def release(self, lease: Lease) -> None:
         """Take a connection back. Never raises; doing it twice is harmless."""
-        connection = lease.connection
         # The pop decides who ends the lease, whichever thread comes first.
-        if self.leases.pop(connection, None) is None:
+        if self.leases.pop(lease, None) is None:
             return
+        connection = lease.connection
         connection.lease = None
         lease.holder = None
         generation = lease.generation
@@ -131,19 +151,17 @@ class Pool:
         if is_spent(lease):
             self._bury(connection, generation, lease.last_error)
             return
-        if not connection.autocommit or lease.needs_reset:
+        # A transaction may be open with autocommit on, too, by a BEGIN of one's own.
+        if connection.pgconn.transaction_status != _IDLE or not connection.autocommit or lease.needs_reset:
             try:
+                connection.rollback()
                 if not connection.autocommit:
-                    connection.rollback()
                     connection.autocommit = True
                 if lease.needs_reset:
                     clean_session(connection, self._configure)
             except psycopg.Error as error:
                 self._bury(connection, generation, error)
                 return
-        self._put_back(connection, generation)
-
-    def _put_back(self, connection: ResilientConnection, generation: Generation) -> None:
         if generation.condemned:
             connection.close()
             # The successor was kept small so that the sum stays within max_size.
@@ -152,10 +170,7 @@ class Pool:
             generation.put_back(connection)
 
     def _bury(
-        self,
-        connection: ResilientConnection,
-        generation: Generation,
-        error: psycopg.Error | None = None,
+        self, connection: ResilientConnection, generation: Generation, error: psycopg.Error | None = None
     ) -> None:
         """Close a connection for good, and condemn its generation if its death says so."""
         reason, meaning = cause_of_death(connection, error)
@@ -163,7 +178,10 @@ class Pool:
         connection.close()
         if meaning.condemn:
             self.condemn(generation, reason)
-        self._put_back(connection, generation)
+        if generation.condemned:
+            self._resize_for_survivors()
+        else:
+            generation.give_up(connection)
 
     # Generations
 
@@ -172,20 +190,19 @@ class Pool:
         with self._room:
             # Sessions of an older generation still in use count towards max_size.
             while self._generation is None and len(self.leases) >= self.configuration.max_size:
-                if not self._room.wait(timeout=deadline - perf_counter()):
-                    raise self._timed_out(self.configuration.timeout)
+                self._waiting_for_room += 1
+                try:
+                    if not self._room.wait(timeout=deadline - perf_counter()):
+                        raise self._timed_out(self.configuration.timeout)
+                finally:
+                    self._waiting_for_room -= 1
             if self._generation is not None:
                 return self._generation
             self._generations += 1
             generation = Generation(self._generations, self, len(self.leases), self._connect_arguments, self._configure)
             self._generation = generation
-        emit(
-            signals.pool_opened,
-            self.alias,
-            max_size=self.configuration.max_size,
-            min_size=self.configuration.min_size,
-            generation=generation.number,
-        )
+        sizes = {"max_size": self.configuration.max_size, "min_size": self.configuration.min_size}
+        emit(signals.pool_opened, self.alias, generation=generation.number, **sizes)
         return generation
 
     def condemn(self, generation: Generation, reason: str, *, unreachable: bool = False) -> None:
@@ -197,13 +214,8 @@ class Pool:
             if self._generation is generation:
                 self._generation = None
         generation.close_soon()
-        emit(
-            signals.pool_condemned,
-            self.alias,
-            generation=generation.number,
-            reason=reason,
-            unreachable=unreachable,
-        )
+        about = {"generation": generation.number, "reason": reason, "unreachable": unreachable}
+        emit(signals.pool_condemned, self.alias, **about)
 
     def _resize_for_survivors(self) -> None:
         with self._room:
@@ -259,26 +271,21 @@ class Pool:
 
     # Numbers
 
-    def connections(self) -> ConnectionPool[ResilientConnection]:
+    def psycopg_pool(self) -> ConnectionPool[ResilientConnection]:
         """Return psycopg's pool of the current generation, with all that is idle in it."""
         generation = self._generation or self._open(self.configuration.timeout)
         generation.settle()
-        return generation.connections
+        return generation.psycopg_pool
 
     def snapshot(self) -> PoolSnapshot:
         """Return the numbers of this moment; opens nothing."""
         generation = self._generation
-        stats = generation.connections.get_stats() if generation is not None else {}
-        in_use = len(self.leases)
-        idle = generation.idle if generation is not None else 0
-        return PoolSnapshot(
-            alias=self.alias,
-            max_size=self.configuration.max_size,
-            min_size=self.configuration.min_size,
-            size=in_use + idle,
-            in_use=in_use,
-            idle=idle,
-            waiting=stats.get("requests_waiting", 0),
+        return PoolSnapshot.of(
+            self.alias,
+            self.configuration,
+            in_use=len(self.leases),
+            idle=generation.idle if generation is not None else 0,
+            waiting=self._waiting_for_room + (generation.waiting if generation is not None else 0),
             generation=generation.number if generation is not None else self._generations,
             opened_total=self.opened_total,
             connect_failures_total=self.connect_failures_total,

@@ -40,6 +40,17 @@ _MOST_KNOWN = 1000  # texts; an ORM makes the same few again and again
 _known: dict[str, bool] = {}
 
 
+_READS = re.compile(
+    r"\s*(?:(?:--[^\n]*\n|/\*.*?\*/)\s*)*\(*\s*(?:SELECT|SHOW|EXPLAIN|VALUES|TABLE|FETCH|DECLARE|BEGIN|SET)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def only_reads(query: Any) -> bool:
+    """Return whether a statement plainly changes nothing that lasts; functions that a SELECT calls may."""
+    return isinstance(query, str) and _READS.match(query) is not None
+
+
 def leaves_state(query: Any, connection: psycopg.Connection[Any]) -> bool:
     """Return whether `query` is recognised as leaving state on its session."""
     if not isinstance(query, str):

@@ -23,6 +23,19 @@ class PoolSnapshot:
     opened_total: int = 0
     connect_failures_total: int = 0
 
+    @classmethod
+    def of(cls, alias: str, configuration: Configuration, *, in_use: int, idle: int, **numbers: int) -> PoolSnapshot:
+        """Put together what the pool counts and what it was told."""
+        return cls(
+            alias=alias,
+            max_size=configuration.max_size,
+            min_size=configuration.min_size,
+            size=in_use + idle,
+            in_use=in_use,
+            idle=idle,
+            **numbers,
+        )
+
     @property
     def queued(self) -> int:
         """Requests that wait for another to finish, not for a connection being opened for them."""

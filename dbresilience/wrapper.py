@@ -10,35 +10,38 @@ connection; afterwards `connection.connection` is None, as after `close()`.
 
 from __future__ import annotations
 
-import sys
-from asyncio import _get_running_loop
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import current_thread, get_ident
+from functools import cache
+from threading import current_thread
 from typing import Any
 
 import psycopg
-from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.backends.postgresql.base import TIMESTAMPTZ_OID
-from django.db.backends.postgresql.psycopg_any import register_tzloader
 from django.db.backends.signals import connection_created
-from psycopg.pq import Format, TransactionStatus
+from psycopg.pq import TransactionStatus
 
-from . import cursors
-from .connecting import ConnectingMixin
 from .errors import PinnedConnectionLost
 from .identity import database_of
 from .lease import Lease
+from .opening import OpeningMixin
 from .resources import close_database
 from .session import configure_session
-
-_DJANGOS_ENSURE_CONNECTION = BaseDatabaseWrapper.ensure_connection
 
 # Plain numbers, since they are compared for each query and an enumeration's == is slow.
 _AT_REST = (int(TransactionStatus.IDLE), int(TransactionStatus.UNKNOWN))
 
 
-class ResilienceMixin(ConnectingMixin):
+@cache
+def _greeting_anew(editor_class: type[Any]) -> type[Any]:
+    class SchemaEditor(editor_class):  # type: ignore[misc]  # a class that is not known before
+        def __exit__(self, *exception: Any) -> None:
+            super().__exit__(*exception)
+            self.connection.greet_anew()
+
+    return SchemaEditor
+
+
+class ResilienceMixin(OpeningMixin):
     """Leases connections from this process's pool; see the module for when."""
 
     def __init__(self, settings_dict: dict[str, Any], *args: Any, **kwargs: Any) -> None:
@@ -170,45 +173,30 @@ class ResilienceMixin(ConnectingMixin):
 
     def set_autocommit(self, autocommit: bool, *args: Any, **kwargs: Any) -> None:
         """Set autocommit; switching it on ends a transaction and with it the lease."""
-        super().set_autocommit(autocommit, *args, **kwargs)
         if autocommit:
+            super().set_autocommit(autocommit, *args, **kwargs)
             self.release_if_unneeded()
+            return
+        self._busy += 1  # a cursor that the garbage collector closes must not end the lease just now
+        try:
+            super().set_autocommit(autocommit, *args, **kwargs)
+        finally:
+            self._busy -= 1
 
     def run_and_clear_commit_hooks(self) -> None:
         """Run `on_commit` functions, holding no connection meanwhile."""
         self.release_if_unneeded()
         super().run_and_clear_commit_hooks()
 
-    def create_cursor(self, name: str | None = None) -> Any:
-        """Create a cursor that counts as use of the lease until it is closed."""
-        connection = self.connection
-        assert connection is not None
-        if name:
-            cursor_class = (
-                cursors.LeasedServerBindingServerSideCursor
-                if self.settings_dict["OPTIONS"].get("server_side_binding") is True
-                else cursors.LeasedServerSideCursor
-            )
-            cursor = cursor_class(connection, name=name, scrollable=False, withhold=connection.autocommit)
-        else:
-            cursor = connection.cursor_factory(connection)
-        if connection.timezone is not self.timezone:
-            loader = connection.adapters.get_loader(TIMESTAMPTZ_OID, Format.TEXT)
-            if self.timezone == getattr(loader, "timezone", None):
-                connection.timezone = self.timezone
-            else:
-                register_tzloader(self.timezone, cursor)
-        return cursor
-
-    def make_cursor(self, cursor: Any) -> Any:
-        """Wrap a cursor so that it raises Django's exceptions."""
-        return cursors.LeasedCursorWrapper(cursor, self)
-
     @contextmanager
     def pinned(self) -> Iterator[None]:
         """Keep one connection for a block; see `dbresilience.pinned`."""
-        self.ensure_connection()
-        self._pins += 1
+        self._busy += 1
+        try:
+            self.ensure_connection()
+            self._pins += 1
+        finally:
+            self._busy -= 1
         try:
             yield
         finally:
@@ -220,62 +208,14 @@ class ResilienceMixin(ConnectingMixin):
 
         Migrations create types (hstore, citext) whose adapters connection_created registers.
         """
-        if self._pooled:
-            assert self.resources.pool is not None
-            for connection in self.resources.pool.physical.all():
+        self.greet_anew()
+        editor = super().schema_editor(*args, **kwargs)
+        editor.__class__ = _greeting_anew(type(editor))
+        return editor
+
+    def greet_anew(self) -> None:
+        """Let each connection send connection_created again when it is taken next."""
+        pool = self.resources.pool
+        if pool is not None:
+            for connection in pool.physical.all():
                 connection.announced = False
-        return super().schema_editor(*args, **kwargs)
-
-    def _cursor(self, name: str | None = None) -> Any:
-        # Between connecting and the new cursor's count: what runs in ensure_connection() may query.
-        self._busy += 1
-        try:
-            if self._lease is None and self.connection is not None:
-                self.close_if_health_check_failed()
-            self.ensure_connection()
-            with self.wrap_database_errors:
-                cursor = self._prepare_cursor(self.create_cursor(name))
-        except BaseException:
-            self._busy -= 1
-            self.release_if_unneeded()
-            raise
-        self._busy -= 1
-        return cursor
-
-    def _prepare_cursor(self, cursor: Any) -> Any:
-        if self._thread_ident == get_ident() and not self.queries_logged:  # type: ignore[attr-defined]
-            return self.make_cursor(cursor)
-        try:
-            return super()._prepare_cursor(cursor)  # type: ignore[misc]  # not in the stubs
-        except BaseException:
-            cursor.close()  # refused, for example in the wrong thread: it must not keep the lease
-            raise
-
-    # Django's `async_unsafe` finds out by an exception that there is no event loop, which costs more
-    # than taking a connection. These ask first; where there is a loop, Django decides.
-
-    def cursor(self) -> Any:
-        """Open a cursor, as Django does."""
-        if _get_running_loop() is not None:
-            return super().cursor()
-        cursor = self._cursor()
-        lease = self._lease
-        if lease is not None:
-            # A code object costs nothing to remember; a line number would.
-            lease.opened_by = sys._getframe(1).f_code
-        return cursor
-
-    def ensure_connection(self) -> None:
-        """Take a connection unless there is one, as Django does."""
-        if self.connection is not None:
-            return
-        if (
-            _get_running_loop() is not None
-            or self.in_atomic_block
-            # Test runners replace it to keep tests from the database.
-            or BaseDatabaseWrapper.ensure_connection is not _DJANGOS_ENSURE_CONNECTION
-        ):
-            super().ensure_connection()
-        else:
-            with self.wrap_database_errors:
-                self.connect()

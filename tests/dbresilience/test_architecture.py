@@ -81,4 +81,4 @@ def test_public_names_exist_and_are_sorted() -> None:
 def test_one_version() -> None:
     """The package and its metadata agree."""
     metadata = tomllib.loads((BASE_DIR / "pyproject.toml").read_text())
-    assert metadata["project"].get("version", dbresilience.__version__) == dbresilience.__version__
+    assert metadata["project"]["version"] == dbresilience.__version__

@@ -143,7 +143,7 @@ def test_a_process_that_queried_ends_at_once_and_leaves_no_session(
 
 
 def test_an_impossible_option_stops_the_start(database_url: str) -> None:
-    """Django.setup() fails and the text names the key."""
+    """`django.setup()` fails and the text names the key."""
     done = run_python("", database_url + "?pool_max_size=none-at-all")
     assert done.returncode != 0
     assert "pool_max_size" in done.stderr

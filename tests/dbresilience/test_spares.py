@@ -8,7 +8,7 @@ import time
 from django.db import connections
 
 from dbresilience import signals
-from dbresilience.generation import SPARE_SECONDS
+from dbresilience.spares import SPARE_SECONDS
 from tests.support.postgres import ThrowawayPostgres, wait_until
 
 from .conftest import MakeWrapper, in_thread, pid_of
@@ -30,8 +30,8 @@ def test_a_spare_returns_to_psycopgs_pool(make_wrapper: MakeWrapper) -> None:
     pid_of(wrapper)
     generation = wrapper.resources.pool._generation  # type: ignore[union-attr]
     assert generation is not None
-    assert generation.connections.get_stats()["pool_available"] == 0
-    wait_until(lambda: generation.connections.get_stats()["pool_available"] == 1)
+    assert generation.psycopg_pool.get_stats()["pool_available"] == 0
+    wait_until(lambda: generation.psycopg_pool.get_stats()["pool_available"] == 1)
     assert wrapper.resources.snapshot().idle == 1
 
 
@@ -120,7 +120,7 @@ def test_old_connections_go_one_at_a_time(make_wrapper: MakeWrapper, postgres: T
         thread.join()
     generation = wrapper.resources.pool._generation  # type: ignore[union-attr]
     assert generation is not None
-    wait_until(lambda: generation.connections.get_stats()["pool_available"] == 4)
+    wait_until(lambda: generation.psycopg_pool.get_stats()["pool_available"] == 4)
     time.sleep(1.5)
     fewest = 4
     ends = time.monotonic() + 5

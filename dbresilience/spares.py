@@ -1,0 +1,144 @@
+"""Spares: connections given back a moment ago, taken again without the ceremony of psycopg's pool.
+
+That ceremony costs as much as everything else in a lease. Whoever finds no spare joins psycopg's queue,
+and nobody waits there beside a spare: who waits says so before looking again, who gives back looks for
+waiting ones after giving back, so one of the two sees the other. (A list's append, pop and truth are atomic
+and seen in order wherever Python has its global lock.)
+
+A connection stays out of psycopg's pool for `SPARE_SECONDS` at most, used or not. On its way back its age is
+looked at: psycopg_pool would close an old connection and then open another, one or many at a time; here
+another is opened first, and one goes at a time.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from time import monotonic
+
+from psycopg_pool import ConnectionPool
+
+from .conf import Configuration
+from .connection import ResilientConnection
+
+SPARE_SECONDS = 1.0
+
+LIFETIME_JITTER = 0.05
+"""How much earlier than `max_lifetime` a connection may be retired, drawn once for each, as psycopg_pool does."""
+
+
+class Spares:
+    """The way into and out of one psycopg_pool.
+
+    Args:
+        psycopg_pool: where connections come from and return to.
+        configuration: `max_lifetime`, `check`, `reset`.
+        name: of the timer's thread.
+    """
+
+    def __init__(
+        self, psycopg_pool: ConnectionPool[ResilientConnection], configuration: Configuration, name: str
+    ) -> None:
+        self._psycopg_pool = psycopg_pool
+        self._max_lifetime = configuration.max_lifetime
+        self._name = name
+        # What psycopg is to look at whenever a connection comes or goes must not stay here.
+        self._enabled = configuration.check is None and configuration.reset is None
+        self._spares: list[ResilientConnection] = []
+        self._waiting: list[None] = []
+        self._timer_runs = False
+        self._closed = False
+        self._successor_asked_for = False
+        self._retired_at = 0.0
+
+    def __len__(self) -> int:
+        return len(self._spares)
+
+    def take(self, timeout: float) -> ResilientConnection:
+        """Return a connection, the one given back last if there is a spare.
+
+        Raises:
+            psycopg_pool.PoolTimeout: none became free within `timeout` seconds.
+            psycopg_pool.PoolClosed: the pool was closed.
+        """
+        try:
+            return self._spares.pop()
+        except IndexError:
+            self._waiting.append(None)
+        try:
+            return self._spares.pop()
+        except IndexError:
+            connection = self._psycopg_pool.getconn(timeout)
+            connection.seen_at = monotonic()
+            return connection
+        finally:
+            self._waiting.pop()
+
+    def put_back(self, connection: ResilientConnection) -> None:
+        """Give a living connection back for whoever is next."""
+        if not self._enabled or monotonic() - connection.seen_at > SPARE_SECONDS:
+            self._return(connection)
+            return
+        self._spares.append(connection)
+        if self._waiting or self._closed:
+            self.settle()
+        elif not self._timer_runs:
+            self._start_timer()
+
+    def settle(self) -> None:
+        """Hand the spares to psycopg's pool, which serves those who wait and ends the idle."""
+        while True:
+            try:
+                connection = self._spares.pop()
+            except IndexError:
+                return
+            self._return(connection)
+
+    def close(self) -> None:
+        """Keep no spare from now on; after psycopg's pool was closed, so that they are closed, too."""
+        self._closed = True
+        self.settle()
+
+    def _start_timer(self) -> None:
+        self._timer_runs = True
+        timer = threading.Timer(SPARE_SECONDS, self._run_timer)
+        timer.daemon = True
+        timer.name = self._name
+        try:
+            timer.start()
+        except RuntimeError:  # the interpreter ends, or there can be no more threads
+            self._run_timer()
+
+    def _run_timer(self) -> None:
+        self._timer_runs = False
+        self.settle()
+
+    # Age
+
+    def _return(self, connection: ResilientConnection) -> None:
+        if not self._closed and self._may_retire(connection):
+            connection.end_reason = "max_lifetime"
+            connection.close()  # psycopg opens another in its place
+        self._psycopg_pool.putconn(connection)
+
+    def _may_retire(self, connection: ResilientConnection) -> bool:
+        """Whether a connection is old enough, and nobody will miss it."""
+        if not connection.most_seconds:
+            connection.most_seconds = self._max_lifetime * random.uniform(1 - LIFETIME_JITTER, 1)
+        now = monotonic()
+        if now - connection.opened_at < connection.most_seconds or now - self._retired_at < SPARE_SECONDS:
+            return False
+        stats = self._psycopg_pool.get_stats()
+        if stats["requests_waiting"]:
+            return False
+        if stats["pool_available"] or stats["pool_size"] >= self._psycopg_pool.max_size:
+            self._retired_at = now
+            self._successor_asked_for = False
+            return True
+        if not self._successor_asked_for:
+            self._successor_asked_for = True
+            least, most = self._psycopg_pool.min_size, self._psycopg_pool.max_size
+            # A larger min_size connects at once.
+            self._psycopg_pool.resize(least + 1, most)
+            self._psycopg_pool.resize(least, most)
+        return False
