@@ -8,18 +8,14 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, register
 from django.db import connections
 
-from .conf import Configuration
+from .conf import Configuration, age_and_pool
 from .connecting import ConnectingMixin
 
 
 def check_connection_age(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     """dbresilience.E001: CONN_MAX_AGE and a pool contradict each other."""
     return [
-        Error(
-            f"DATABASES[{alias!r}] sets CONN_MAX_AGE to {given['CONN_MAX_AGE']!r}, but its connections live in a pool.",
-            hint="Remove CONN_MAX_AGE; OPTIONS['pool']['max_lifetime'] says how old a connection may get.",
-            id="dbresilience.E001",
-        )
+        Error(age_and_pool(alias, given["CONN_MAX_AGE"]), id="dbresilience.E001")
         for alias, given in settings.DATABASES.items()
         if isinstance(connections[alias], ConnectingMixin)
         and given.get("CONN_MAX_AGE", 0) != 0
@@ -27,7 +23,20 @@ def check_connection_age(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     ]
 
 
-CHECKS = (check_connection_age,)
+def check_other_engines(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """dbresilience.E002: OPTIONS of ours with another ENGINE, which would fail at each connection."""
+    return [
+        Error(
+            f"DATABASES[{alias!r}] has OPTIONS['resilience'], which its ENGINE {given['ENGINE']!r} does not know.",
+            hint="Remove it, or set ENGINE to 'dbresilience'.",
+            id="dbresilience.E002",
+        )
+        for alias, given in settings.DATABASES.items()
+        if "resilience" in given.get("OPTIONS", {}) and not isinstance(connections[alias], ConnectingMixin)
+    ]
+
+
+CHECKS = (check_connection_age, check_other_engines)
 
 
 def register_all() -> None:

@@ -6,11 +6,14 @@
 
 from __future__ import annotations
 
+import difflib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any, NamedTuple
 
+import psycopg
 from django.core.exceptions import ImproperlyConfigured
 
 from .parsers import function, one_of, optional, parse_boolean, seconds, whole_number
@@ -80,8 +83,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("resilience", "statement_timeout_seconds", optional(seconds()), None, "seconds",
            "PostgreSQL's statement_timeout for every connection. None leaves the server's own.",
            ("statement_timeout_seconds",)),
-    Option("resilience", "connect_timeout_seconds", seconds(), 10.0, "seconds",
-           "libpq's connect_timeout, for each address of the server; whole seconds, 2 at least.",
+    Option("resilience", "connect_timeout_seconds", seconds(at_least=2), 10.0, "seconds",
+           "libpq's connect_timeout, for each address of the server; rounded to whole seconds.",
            ("connect_timeout",)),
     Option("resilience", "log_addresses", parse_boolean, False, "",
            "Whether connection errors in logs name the server's host and address.",
@@ -93,6 +96,8 @@ OPTIONS: tuple[Option, ...] = (
 
 _BY_URL_NAME = {url_name: option for option in OPTIONS for url_name in option.in_url}
 OUR_KEYS = frozenset({"pool", "resilience", *_BY_URL_NAME})
+DJANGOS_KEYS = frozenset({"assume_role", "isolation_level", "server_side_binding"})
+PSYCOPGS_KEYS = frozenset({"autocommit", "context", "cursor_factory", "prepare_threshold", "row_factory"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +136,8 @@ class Configuration:
         pooled, given = _pool_options(alias, options.get("pool"))
         given |= _named_options(alias, "resilience", options.get("resilience") or {})
         for key, value in options.items():
+            if key not in _known_options():
+                raise ImproperlyConfigured(_unknown(f"DATABASES[{alias!r}]: OPTIONS", key, _known_options()))
             if key in _BY_URL_NAME:
                 option = _BY_URL_NAME[key]
                 _set_once(alias, given, option, f"OPTIONS[{key!r}]", value)
@@ -152,6 +159,19 @@ class Configuration:
         """Return the keyword arguments for `psycopg_pool.ConnectionPool`."""
         names = {option.name for option in OPTIONS if option.group == "pool"} - {"name"}
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name in names}
+
+
+@cache
+def _known_options() -> frozenset[str]:
+    """Return what may stand in OPTIONS: ours, Django's, psycopg's and libpq's."""
+    libpq = {option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults()}
+    return OUR_KEYS | DJANGOS_KEYS | PSYCOPGS_KEYS | libpq
+
+
+def _unknown(where: str, name: str, known: Iterable[str]) -> str:
+    alike = difflib.get_close_matches(str(name), known, n=1)
+    hint = f"Did you mean {alike[0]!r}?" if alike else f"Known: {', '.join(sorted(known))}."
+    return f"{where} has no option {name!r}. {hint}"
 
 
 def _pool_options(alias: str, value: Any) -> tuple[bool, dict[str, Any]]:
@@ -181,9 +201,7 @@ def _named_options(alias: str, group: str, values: Mapping[str, Any]) -> dict[st
     given: dict[str, Any] = {}
     for name, value in values.items():
         if name not in known:
-            raise ImproperlyConfigured(
-                f"DATABASES[{alias!r}]: OPTIONS[{group!r}] has no option {name!r}. Known: {', '.join(sorted(known))}."
-            )
+            raise ImproperlyConfigured(_unknown(f"DATABASES[{alias!r}]: OPTIONS[{group!r}]", name, known))
         _set_once(alias, given, known[name], f"OPTIONS[{group!r}][{name!r}]", value)
     return given
 
@@ -199,3 +217,11 @@ def _set_once(alias: str, given: dict[str, Any], option: Option, where: str, val
             f"{parsed!r} in {where}. Keep one."
         )
     given[option.name] = parsed
+
+
+def age_and_pool(alias: str, age: Any) -> str:
+    """Say that CONN_MAX_AGE and a pool contradict each other."""
+    return (
+        f"DATABASES[{alias!r}] sets CONN_MAX_AGE to {age!r}, but its connections live in a pool. Remove it; "
+        "OPTIONS['pool']['max_lifetime'] says how old a connection may get."
+    )

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.base.base import NO_DB_ALIAS
 
 from . import cursors
-from .conf import OUR_KEYS, Configuration
+from .conf import OUR_KEYS, Configuration, age_and_pool
 from .connection import ResilientConnection
 from .identity import database_of, hashable
 from .resources import DatabaseResources, obtain
@@ -55,6 +56,8 @@ class ConnectingMixin(_Base):
         given = {**self.settings_dict, "OPTIONS": dict(self.settings_dict["OPTIONS"])}
         self.check_settings()
         configuration = Configuration.from_settings(self.alias, given, debug=settings.DEBUG)
+        if configuration.pooled and given.get("CONN_MAX_AGE") != 0:
+            raise ImproperlyConfigured(age_and_pool(self.alias, given["CONN_MAX_AGE"]))
         if self.alias == NO_DB_ALIAS:
             configuration = replace(configuration, pooled=False)
         arguments = {**self.get_connection_params(), "autocommit": True}
@@ -101,8 +104,7 @@ class ConnectingMixin(_Base):
             params["cursor_factory"] = cursors.leased(given["cursor_factory"])
         else:
             params["cursor_factory"] = cursors.LeasedServerBindingCursor if server_side else cursors.LeasedCursor
-        # libpq's smallest value is 2 seconds; smaller ones mean "wait for ever" or 2.
-        params["connect_timeout"] = max(2, round(configuration.connect_timeout_seconds))
+        params["connect_timeout"] = round(configuration.connect_timeout_seconds)
         params["log_addresses"] = configuration.log_addresses
         if configuration.slow_query_seconds is not None:
             params["slow_query_log"] = SlowQueryLog(

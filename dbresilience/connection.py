@@ -14,6 +14,7 @@ import psycopg
 from psycopg.pq import ConnStatus
 
 from .errors import OUTCOME_LOST, is_fatal, is_session_lost, mark
+from .liveness import is_alive
 
 if TYPE_CHECKING:
     from .lease import Lease
@@ -144,15 +145,19 @@ class ResilientConnection(psycopg.Connection[Any]):
 
     def commit(self) -> None:
         """Commit as psycopg does; an answer that never came is marked as such (see `errors.classify`)."""
-        sent = self.pgconn.status == ConnStatus.OK
+        lease = self.lease
+        # A session that had ended before COMMIT was sent has lost its transaction for certain.
+        in_doubt = (lease is None or lease.writes) and is_alive(self)
         try:
             super().commit()
         except psycopg.Error as error:
-            if sent and is_session_lost(error):
+            if in_doubt and is_session_lost(error):
                 mark(error, OUTCOME_LOST)
-            if self.lease is not None:
-                self.lease.last_error = error
+            if lease is not None:
+                lease.last_error = error
             raise
+        if lease is not None:
+            lease.writes = False
 
     def _remember_farewell(self, diagnostic: psycopg.errors.Diagnostic) -> None:
         # libpq hands an error that arrives while nothing is asked to the notice handler.

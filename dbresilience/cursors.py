@@ -19,7 +19,7 @@ from django.db.backends.utils import CursorWrapper
 from psycopg.pq import ConnStatus
 
 from .errors import OUTCOME_LOST, RAISED_BY_CLIENT, RAISED_BY_OWN_READ_ONLY, is_session_lost, mark, was_sent
-from .session_state import leaves_state, only_reads
+from .session_state import traits_of
 
 if TYPE_CHECKING:
     from .lease import Lease
@@ -125,8 +125,11 @@ class LeasedCursorMixin(_Cursor):
         if lease is not None:
             self._check_lease()
             lease.last_query = query
-            if not lease.needs_reset and leaves_state(query, self.connection):
-                lease.note_session_state()
+            traits = traits_of(query, self.connection)
+            if traits is not None:
+                lease.writes = lease.writes or traits.writes
+                if traits.leaves_state:
+                    lease.note_session_state()
 
     def _check_lease(self) -> None:
         if self._lease is not None and self._lease.holder is None:
@@ -145,8 +148,10 @@ class LeasedCursorMixin(_Cursor):
         connection = self.connection
         if error.sqlstate is None and connection.pgconn.status == ConnStatus.OK:
             mark(error, RAISED_BY_CLIENT)
-        elif connection.autocommit and is_session_lost(error) and was_sent(error) and not only_reads(query):
-            mark(error, OUTCOME_LOST)
+        elif connection.autocommit and is_session_lost(error) and was_sent(error):
+            traits = traits_of(query, connection)
+            if traits is not None and traits.writes:
+                mark(error, OUTCOME_LOST)
         elif error.sqlstate == "25006" and not getattr(connection, "is_read_only_server", True):
             mark(error, RAISED_BY_OWN_READ_ONLY)
         if self._lease is not None:

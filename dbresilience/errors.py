@@ -33,7 +33,13 @@ class DatabaseUnavailable(OperationalError):
 
 
 class AcquireTimeout(DatabaseUnavailable):
-    """No connection became free within the pool's `timeout`."""
+    """No connection became free within the pool's `timeout`.
+
+    Attributes:
+        could_not_connect: fewer than `max_size` were open, so what was lacking is the server.
+    """
+
+    could_not_connect = False
 
 
 class TooManyWaiting(DatabaseUnavailable):
@@ -180,9 +186,13 @@ def classify(exc: BaseException) -> Classification:
     Takes psycopg's and psycopg_pool's errors, Django's wrappers around them, and ours; anything
     else is `NOT_TRANSIENT`.
     """
+    if isinstance(exc, AcquireTimeout) and exc.could_not_connect:
+        return replace(CANNOT_CONNECT, retry_after_seconds=exc.retry_after_seconds)
     if isinstance(exc, (AcquireTimeout, TooManyWaiting)):
         return replace(POOL_EXHAUSTED, retry_after_seconds=exc.retry_after_seconds)
     if isinstance(exc, DatabaseUnavailable):
+        if isinstance(exc.__cause__, psycopg.ProgrammingError):
+            return NOT_TRANSIENT  # a connection option that does not exist will not come into being
         found = classify(exc.__cause__) if exc.__cause__ is not None else UNAVAILABLE
         if found is CONNECTION_LOST:
             found = CANNOT_CONNECT

@@ -42,7 +42,8 @@ class Lease:
     `cursors` counts what still needs the connection. It is touched by the holder's thread only;
     ending a lease is safe from any thread (see `Pool.release`). `holder` is None once the connection
     was given back: what still refers to it then must not use it. `needs_reset` says that its session was
-    left with something the next borrower must not meet, `kept` that it therefore lasts as long as the request.
+    left with something the next borrower must not meet, `kept` that it therefore lasts as long as the request,
+    `writes` that its transaction has something to lose.
     """
 
     __slots__ = (
@@ -60,6 +61,7 @@ class Lease:
         "pool",
         "request",
         "wait_seconds",
+        "writes",
     )
 
     def __init__(
@@ -80,6 +82,7 @@ class Lease:
         self.discard = False
         self.needs_reset = False
         self.kept = False
+        self.writes = False
         self.last_query: Any = None
         self.opened_by: CodeType | None = None
         self.request = current_request.get()
@@ -96,6 +99,8 @@ class Lease:
         holder = self.holder
         # What is set while a new connection is greeted belongs to it; see connection_created.
         if holder is None or not self.connection.announced:
+            return
+        if self.needs_reset:
             return
         self.needs_reset = True
         if not holder.is_pinned and self.pool.lease_ends_with_transaction:

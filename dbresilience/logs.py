@@ -96,11 +96,11 @@ def log_slow_query(sender: str, query: SlowQuery, **details: Any) -> None:
     request = f" for {query.method} {query.path}" if query.method else ""
     parameters = f" with {query.parameters}" if query.parameters is not None else ""
     slow_queries_log.warning(
-        "slow query on %s: %.3f s (waited %.3f s for the connection), %d rows, at %s%s: %s%s",
+        "slow query on %s: %.3f s (waited %.3f s for the connection), %s rows, at %s%s: %s%s",
         query.alias,
         query.duration_seconds,
         query.wait_seconds,
-        query.rows,
+        query.rows if query.rows >= 0 else "no",
         query.call_site,
         request,
         query.sql,

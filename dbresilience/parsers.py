@@ -34,7 +34,7 @@ def whole_number(minimum: int) -> Callable[[Any], int]:
     return parse
 
 
-def seconds(*, zero_allowed: bool = False) -> Callable[[Any], float]:
+def seconds(*, zero_allowed: bool = False, at_least: float = 0) -> Callable[[Any], float]:
     """Return a parser for durations in seconds."""
 
     def parse(value: Any) -> float:
@@ -43,6 +43,8 @@ def seconds(*, zero_allowed: bool = False) -> Callable[[Any], float]:
         number = float(value)
         if not math.isfinite(number) or number < 0 or (number == 0 and not zero_allowed):
             raise ValueError(f"expected seconds, {'0 or more' if zero_allowed else 'more than 0'}")
+        if number < at_least:
+            raise ValueError(f"expected {at_least} seconds or more")
         return number
 
     return parse

@@ -1,4 +1,4 @@
-"""Does a statement leave something on its session that the next borrower would meet?
+"""What a statement's text says: does it leave something on its session that the next borrower would meet?
 
 Recognised by the text: `SET` and `set_config` unless local to the transaction, session-level advisory
 locks, temporary tables, `LISTEN`, `PREPARE`, cursors `WITH HOLD`, `LOAD` and `dblink_connect`. Not
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
 from psycopg import sql
@@ -36,36 +36,44 @@ _LEAVES_STATE = re.compile(
     re.IGNORECASE | re.VERBOSE | re.DOTALL,
 )
 
-_MOST_KNOWN = 1000  # texts; an ORM makes the same few again and again
-_known: dict[str, bool] = {}
-
-
-_READS = re.compile(
-    r"\s*(?:(?:--[^\n]*\n|/\*.*?\*/)\s*)*\(*\s*(?:SELECT|SHOW|EXPLAIN|VALUES|TABLE|FETCH|DECLARE|BEGIN|SET)\b",
+_ONLY_READS = re.compile(
+    r"\s*(?:(?:--[^\n]*\n|/\*.*?\*/)\s*)*\(*\s*"
+    r"(?:SELECT|SHOW|EXPLAIN|VALUES|TABLE|FETCH|DECLARE|BEGIN|SET|SAVEPOINT|RELEASE|ROLLBACK)\b",
     re.IGNORECASE | re.DOTALL,
 )
 
-
-def only_reads(query: Any) -> bool:
-    """Return whether a statement plainly changes nothing that lasts; functions that a SELECT calls may."""
-    return isinstance(query, str) and _READS.match(query) is not None
+_MOST_KNOWN = 1000  # texts; an ORM makes the same few again and again
 
 
-def leaves_state(query: Any, connection: psycopg.Connection[Any]) -> bool:
-    """Return whether `query` is recognised as leaving state on its session."""
+class Traits(NamedTuple):
+    """What a statement's text says about it."""
+
+    leaves_state: bool
+    writes: bool
+    """Whether it may change something that lasts. Functions that a SELECT calls are not looked at."""
+
+
+_known: dict[str, Traits | None] = {}
+
+
+def traits_of(query: Any, connection: psycopg.Connection[Any]) -> Traits | None:
+    """Return what `query` is recognised to be; None for a plain read, which most are."""
     if not isinstance(query, str):
         if isinstance(query, bytes):
             query = query.decode(errors="replace")
         elif isinstance(query, sql.Composable):
             query = query.as_string(connection)
         else:
-            return True
-    found = _known.get(query)
-    if found is None:
-        if len(_known) >= _MOST_KNOWN:
-            _known.clear()
-        found = _known[query] = _LEAVES_STATE.search(query) is not None
-    return found
+            return Traits(leaves_state=True, writes=True)
+    try:
+        return _known[query]
+    except KeyError:
+        pass
+    found = Traits(_LEAVES_STATE.search(query) is not None, _ONLY_READS.match(query) is None)
+    if len(_known) >= _MOST_KNOWN:
+        _known.clear()
+    _known[query] = known = found if any(found) else None
+    return known
 
 
 def clean_session(connection: ResilientConnection, configure: Callable[[ResilientConnection], None]) -> None:

@@ -12,9 +12,11 @@ import sys
 import sysconfig
 from contextvars import ContextVar
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any, NamedTuple
 
 import django
+import psycopg
 from psycopg import sql
 
 from .signals import emit, slow_query
@@ -38,6 +40,7 @@ _SKIPPED = (
     os.path.dirname(django.__file__) + os.sep,
     os.path.dirname(__file__) + os.sep,
 )
+_NEVER = (*_SKIPPED, os.path.dirname(psycopg.__file__) + os.sep)
 _SKIPPED_PACKAGES = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
 
@@ -103,15 +106,20 @@ class SlowQueryLog:
 
 def call_site() -> str:
     """Return ``file:line in function`` of the nearest frame that belongs to the application."""
-    frame = sys._getframe(1)
-    outermost = frame
+    frame: FrameType | None = sys._getframe(1)
+    library: FrameType | None = None
     while frame is not None:
         filename = frame.f_code.co_filename
         if not _is_skipped(filename):
-            return f"{_short(filename)}:{frame.f_lineno} in {frame.f_code.co_name}"
-        outermost, frame = frame, frame.f_back  # type: ignore[assignment]
-    code = outermost.f_code
-    return f"{_short(code.co_filename)}:{outermost.f_lineno} in {code.co_name}"
+            break
+        # Without a line of the application, that of a package it uses tells more than the thread's first.
+        if library is None and not filename.startswith((*_NEVER, _STANDARD_LIBRARY, "<")):
+            library = frame
+        frame = frame.f_back
+    found = frame or library
+    if found is None:
+        return "no code of the application"
+    return f"{_short(found.f_code.co_filename)}:{found.f_lineno} in {found.f_code.co_name}"
 
 
 def _is_skipped(filename: str) -> bool:

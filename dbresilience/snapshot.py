@@ -49,7 +49,8 @@ def timed_out(
     snapshot: PoolSnapshot, waited_seconds: float, configuration: Configuration, holders: list[str]
 ) -> AcquireTimeout:
     """No connection became free in time, or none could be opened at all. `holders`: those of longest standing."""
-    if snapshot.size == 0:
+    could_not_connect = snapshot.size < snapshot.max_size
+    if could_not_connect:
         text = (
             f"Pool {snapshot.alias!r} could not open a connection within {waited_seconds:.1f} s: "
             f"{snapshot}. The server accepts no connections or does not answer."
@@ -60,7 +61,9 @@ def timed_out(
             f"{snapshot}. Held longest by: {'; '.join(holders) or 'nobody now'}. "
             "Hold connections for less time, or raise OPTIONS['pool']['max_size']."
         )
-    return AcquireTimeout(text, retry_after_seconds=configuration.retry_after_seconds)
+    error = AcquireTimeout(text, retry_after_seconds=configuration.retry_after_seconds)
+    error.could_not_connect = could_not_connect
+    return error
 
 
 def too_many_waiting(snapshot: PoolSnapshot, configuration: Configuration) -> TooManyWaiting:
@@ -75,6 +78,6 @@ def too_many_waiting(snapshot: PoolSnapshot, configuration: Configuration) -> To
 def unreachable(alias: str, cause: Exception, configuration: Configuration) -> DatabaseUnavailable:
     """The server cannot be reached, or refused us."""
     return DatabaseUnavailable(
-        f"The database of pool {alias!r} cannot be reached ({type(cause).__name__}).",
+        f"The database of pool {alias!r} cannot be reached: {' '.join(str(cause).split())}",
         retry_after_seconds=configuration.retry_after_seconds,
     )

@@ -12,6 +12,7 @@ import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from django.contrib.sessions.exceptions import SessionInterrupted
@@ -35,8 +36,13 @@ _BUSY = "The database has too much to do at the moment. Please try again."
 _SLOW = "The database took too long to answer. Please try again with less."
 _OUTCOME_UNKNOWN = (
     "The database was lost while your change was being stored, so it may or may not have been. "
-    "Look before you send it again, or send it with the same Idempotency-Key."
+    "Look before you send it again, unless sending it twice is harmless."
 )
+_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+
+TRACEBACK_SECONDS = 10.0
+"""How often refusals of one kind are logged with a traceback; an outage would fill the disk with them."""
+_traceback_at: dict[str, float] = {}
 
 
 def response_for(request: HttpRequest, exc: BaseException) -> HttpResponse | None:
@@ -44,13 +50,15 @@ def response_for(request: HttpRequest, exc: BaseException) -> HttpResponse | Non
     error, classification = _find_database_error(exc)
     if error is None or classification.status is None:
         return None
+    told = _tells_all(classification)
     requests_log.error(
-        "%s %s answered %d: %s",
+        "%s %s answered %d: %s%s",
         request.method,
         request.path,
         classification.status,
         classification.name,
-        exc_info=(type(exc), exc, exc.__traceback__),
+        "" if told else f" ({' '.join(str(error).split())})",
+        exc_info=(type(exc), exc, exc.__traceback__) if told else None,
         extra={
             "event": "request_refused",
             "method": request.method,
@@ -71,6 +79,15 @@ def response_for(request: HttpRequest, exc: BaseException) -> HttpResponse | Non
         request=request,
     )
     return response
+
+
+def _tells_all(classification: Classification) -> bool:
+    """Whether this refusal is logged with its traceback: the first of its kind, then one every ten seconds."""
+    now = monotonic()
+    if now - _traceback_at.get(classification.name, -TRACEBACK_SECONDS) < TRACEBACK_SECONDS:
+        return False
+    _traceback_at[classification.name] = now
+    return True
 
 
 def _find_database_error(
@@ -106,10 +123,10 @@ def _retry_after_seconds(classification: Classification) -> int:
     return configured_retry_after_seconds()
 
 
-def _detail(classification: Classification) -> str:
+def _detail(classification: Classification, *, outcome_unknown: bool) -> str:
     if classification.status == 504:
         return _SLOW
-    if classification.name == OUTCOME_UNKNOWN.name:
+    if outcome_unknown:
         return _OUTCOME_UNKNOWN
     return _AWAY if classification.outage else _BUSY
 
@@ -118,7 +135,7 @@ def _render(request: HttpRequest, classification: Classification) -> HttpRespons
     status = classification.status
     assert status is not None
     retry_after = _retry_after_seconds(classification)
-    outcome_unknown = classification.name == OUTCOME_UNKNOWN.name
+    outcome_unknown = classification.name == OUTCOME_UNKNOWN.name and request.method not in _SAFE_METHODS
     media_type = request.get_preferred_type(["application/problem+json", "application/json", "text/html"])
     response: HttpResponse
     if media_type == "text/html":
@@ -136,7 +153,7 @@ def _render(request: HttpRequest, classification: Classification) -> HttpRespons
             "type": "about:blank",
             "title": _TITLES[status],
             "status": status,
-            "detail": _detail(classification),
+            "detail": _detail(classification, outcome_unknown=outcome_unknown),
             "retry_after": retry_after,
         }
         if outcome_unknown:

@@ -101,6 +101,11 @@ def test_a_url_says_the_same(query: str, field: str, value: object) -> None:
         ({"resilience": {"lease": "query"}}, "lease"),
         ({"resilience": {"no_such": 1}}, "no_such"),
         ({"resilience": 3}, "resilience"),
+        ({"resiliance": {}}, "Did you mean 'resilience'"),
+        ({"aplication_name": "x"}, "Did you mean 'application_name'"),
+        ({"max_size": 3}, "has no option 'max_size'"),
+        ({"connect_timeout": 1}, "expected 2 seconds or more"),
+        ({"pool": {"min_size": float("inf")}}, "min_size"),
         ({"pool": {"max_size": 3}, "connection_limit": 4}, "connection_limit"),
     ],
 )
@@ -109,6 +114,12 @@ def test_a_mistake_stops_the_start_and_names_the_option(options: dict[str, Any],
     with pytest.raises(ImproperlyConfigured, match=named) as caught:
         read(options)
     assert "DATABASES['default']" in str(caught.value)
+
+
+def test_options_of_django_psycopg_and_libpq_are_known() -> None:
+    """Whatever Django's own backend takes."""
+    read({"assume_role": "x", "sslmode": "require", "application_name": "x", "options": "-c x=y",
+          "prepare_threshold": None, "target_session_attrs": "read-write", "service": "x"})  # fmt: skip
 
 
 def test_settings_are_not_changed_by_reading_them() -> None:

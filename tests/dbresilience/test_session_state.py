@@ -9,7 +9,7 @@ from django.db import connections, transaction
 from django.db.backends.signals import connection_created
 
 from dbresilience.base import DatabaseWrapper
-from dbresilience.session_state import leaves_state
+from dbresilience.session_state import traits_of
 
 from .conftest import MakeWrapper, pid_of
 
@@ -134,7 +134,8 @@ def test_ordinary_statements_leave_nothing(one: DatabaseWrapper, query: str) -> 
     """What is recognised too eagerly would cost a round trip."""
     one.ensure_connection()
     assert one.connection is not None
-    assert not leaves_state(query, one.connection)
+    traits = traits_of(query, one.connection)
+    assert traits is None or not traits.leaves_state
 
 
 @pytest.mark.parametrize(
@@ -150,4 +151,6 @@ def test_what_leaves_something_is_recognised(one: DatabaseWrapper, query: str | 
     """However it is written."""
     one.ensure_connection()
     assert one.connection is not None
-    assert leaves_state(query, one.connection)
+    traits = traits_of(query, one.connection)
+    assert traits is not None
+    assert traits.leaves_state

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from django.db import DataError, connections
 
-from dbresilience import AcquireTimeout, DatabaseUnavailable
+from dbresilience import AcquireTimeout, DatabaseUnavailable, classify
 from dbresilience.base import DatabaseWrapper
 from dbresilience.errors import TooManyWaiting
 from tests.support.postgres import ThrowawayPostgres
@@ -139,3 +139,4 @@ def test_a_frozen_server_is_not_called_a_small_pool(make_wrapper: MakeWrapper, p
     finally:
         postgres.thaw()
     assert "max_size'" not in str(caught.value)
+    assert classify(caught.value).name == "cannot_connect"

@@ -30,7 +30,8 @@ def _site(request: pytest.FixtureRequest, settings: Any) -> None:
 
 
 @pytest.fixture
-def client(_site: None) -> Client:
+def client(_site: None, monkeypatch: pytest.MonkeyPatch) -> Client:
+    monkeypatch.setattr(unavailable, "_traceback_at", {})
     return Client(raise_request_exception=False)
 
 
@@ -104,9 +105,11 @@ def test_an_unknown_outcome_is_said(client: Client) -> None:
     body = json.loads(client.post("/view/unknown", HTTP_ACCEPT="application/json").content)
     assert body["outcome_unknown"] is True
     assert "may or may not" in body["detail"]
-    page = client.get("/view/unknown", HTTP_ACCEPT="text/html").content.decode()
+    page = client.post("/view/unknown", HTTP_ACCEPT="text/html").content.decode()
     assert "may or may not" in page
     assert "http-equiv" not in page
+    # A page that was merely asked for is asked for again.
+    assert "http-equiv" in client.get("/view/unknown", HTTP_ACCEPT="text/html").content.decode()
 
 
 @pytest.mark.parametrize("accept", ["application/json", "*/*", "", "text/event-stream"])
@@ -127,6 +130,16 @@ def test_the_original_is_logged_once_with_its_traceback(client: Client, caplog: 
     assert errors[0].exc_info is not None
     assert isinstance(errors[0].exc_info[1], OperationalError)
     assert "GET /view/cut answered 503: connection_lost" in errors[0].getMessage()
+
+
+def test_an_outage_does_not_fill_the_log_with_tracebacks(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    """The first of a kind has one, those of the next seconds are one line each."""
+    for _ in range(3):
+        client.get("/view/cut")
+    client.get("/view/deadlock")
+    errors = [record for record in caplog.records if record.name == "dbresilience.requests"]
+    assert [record.exc_info is not None for record in errors] == [True, False, False, True]
+    assert "\n" not in errors[1].getMessage()
 
 
 def test_the_signal_tells_why(client: Client) -> None:

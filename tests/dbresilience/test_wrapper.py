@@ -6,10 +6,13 @@ import threading
 from contextlib import suppress
 
 import pytest
-from django.db import DatabaseError, transaction
+from django.core.exceptions import ImproperlyConfigured
+from django.db import DatabaseError, connections, transaction
 from django.db.backends.signals import connection_created
+from django.test import override_settings
 
 from dbresilience.base import DatabaseWrapper
+from dbresilience.checks import check_connection_age, check_other_engines
 
 from .conftest import MakeWrapper, pid_of
 
@@ -24,6 +27,34 @@ def test_a_query_gives_its_connection_back(wrapper: DatabaseWrapper) -> None:
     assert in_use(wrapper) == 0
     assert wrapper.connection is None
     assert pid_of(wrapper) == first
+
+
+def test_an_age_for_pooled_connections_is_refused(make_wrapper: MakeWrapper) -> None:
+    """Servers run no system checks, so the first query says it, too."""
+    wrapper = make_wrapper()
+    wrapper.settings_dict["CONN_MAX_AGE"] = 60
+    wrapper._resources = None
+    wrapper.settings_dict["OPTIONS"]["application_name"] = "x"
+    with pytest.raises(ImproperlyConfigured, match="CONN_MAX_AGE to 60"):
+        pid_of(wrapper)
+    wrapper.settings_dict["CONN_MAX_AGE"] = 0
+
+
+@pytest.mark.filterwarnings("ignore:Overriding setting DATABASES")
+def test_the_checks_name_what_contradicts() -> None:
+    """Before anything is served."""
+    databases = {
+        "default": {**connections["default"].settings_dict, "CONN_MAX_AGE": 60},
+        "other": {"ENGINE": "django.db.backends.sqlite3", "OPTIONS": {"resilience": {}}},
+    }
+    connections.settings["other"] = {**connections["default"].settings_dict, **databases["other"]}
+    try:
+        with override_settings(DATABASES=databases):
+            assert [message.id for message in check_connection_age(None)] == ["dbresilience.E001"]
+            assert [message.id for message in check_other_engines(None)] == ["dbresilience.E002"]
+    finally:
+        del connections["other"]
+        del connections.settings["other"]
 
 
 def test_nothing_is_opened_before_it_is_needed(wrapper: DatabaseWrapper) -> None:
