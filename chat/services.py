@@ -205,8 +205,9 @@ def title_thread(*, thread_id: UUID, provisional: str, title: str) -> bool:
 
 def delete_threads_untouched_for(*, days: int, batch: int = 500) -> int:
     """Delete old threads, a batch at a time so that no transaction is long; returns how many."""
-    old = Thread.objects.filter(updated_at__lt=Now() - timedelta(days=days)).order_by("updated_at")
+    old = Thread.objects.filter(updated_at__lt=Now() - timedelta(days=days))
     deleted = 0
-    while gone := delete_threads(threads=old[:batch]):
-        deleted += gone
+    while ids := list(old.order_by("updated_at").values_list("pk", flat=True)[:batch]):
+        # Asked for their age once more under the lock: somebody may have spoken in one since.
+        deleted += delete_threads(threads=old.filter(pk__in=ids))
     return deleted
