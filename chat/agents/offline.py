@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from chat.agents.base import Said, TextDelta, ToolCallRequested, ToolDescription
-from chat.agents.wording import greeting, help_text, markdown_sample, not_understood, result_text
+from chat.agents.wording import greeting, help_text, markdown_sample, not_understood, result_text, without_markup
 from chat.arithmetic import LONGEST_EXPRESSION
 
 SEARCH = re.compile(
@@ -67,8 +67,9 @@ class OfflineAgent:
 
     def title(self, *, message: str) -> str:
         """The request without its courtesies, at a word's end."""
-        words = re.sub(r"^(?:please|can you|could you|hi|hello|hey)[,!\s]+", "", " ".join(message.split()), flags=re.I)
-        words = re.sub(r"[*_`#>]+", "", words).strip(" .?!") or message.strip()
+        words = " ".join(without_markup(message[:1000]).split())
+        words = re.sub(r"^(?:please|can you|could you|hi|hello|hey)[,!\s]+", "", words, flags=re.I)
+        words = words.strip(" .?!") or " ".join(message.split())
         if len(words) > 48:
             words = words[:48].rsplit(" ", 1)[0].rstrip(" ,;:-") + "…"
         return words[:1].upper() + words[1:]

@@ -16,11 +16,29 @@ ABILITIES = """\
 POOL_WORDS = {"in_use": "In use", "idle": "Idle", "max_size": "At most", "waiting": "Requests that wait"}
 
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~])")
+_LINE_MARKUP = re.compile(r"^[ \t]*(?:#{1,6}|>|[-*+])[ \t]+", re.MULTILINE)
+# In pairs, and around words: 2*3*4 and (1+2)*(3)*(4) are sums.
+_INLINE_MARKUP = re.compile(
+    r"(?P<ticks>`+)(?P<code>[^`]+)(?P=ticks)"
+    r"|(?<![\w)\]*])(?P<marks>\*{1,3}|_{1,3})(?=[^\s*_])(?P<text>.+?)(?<=\S)(?P=marks)(?![\w(\[*])"
+)
 
 
 def plain(text: str) -> str:
     """What somebody wrote, so that none of it is taken for Markdown of ours."""
     return _MARKUP.sub(r"\\\1", " ".join(text.split()))
+
+
+def without_markup(text: str) -> str:
+    """Markdown as plain words; a star that marks nothing stays."""
+
+    def inner(found: re.Match[str]) -> str:
+        return found["code"] or without(found["text"])
+
+    def without(text: str) -> str:
+        return _INLINE_MARKUP.sub(inner, text)
+
+    return without(_LINE_MARKUP.sub("", text))
 
 
 def help_text() -> str:

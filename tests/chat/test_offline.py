@@ -183,3 +183,22 @@ class TestOverTheAPI:
         if connection.settings_dict["ENGINE"] == "dbresilience":
             assert "| At most | 10 |" in reply["content"]
             assert "| Requests that wait | 0 |" in reply["content"]
+
+
+@pytest.mark.parametrize(
+    ("message", "title"),
+    [
+        ("What is 6*7?", "What is 6*7"),
+        ("What is 2*3*4?", "What is 2*3*4"),
+        ("What is (1+2)*(3)*(4)?", "What is (1+2)*(3)*(4)"),
+        ("Is 3 > 2 and 5 > 4?", "Is 3 > 2 and 5 > 4"),
+        ("C# and F# with snake_case_names", "C# and F# with snake_case_names"),
+        ("Please explain **this *very* strong** word", "Explain this very strong word"),
+        ("## Plan\n- `pip` *first*", "Plan pip first"),
+        ("> quoted", "Quoted"),
+        ("What does `**kwargs` do, and `*args*`?", "What does **kwargs do, and *args*"),
+        ("***", "***"),
+    ],
+)
+def test_a_title_loses_only_markdown_that_is_markup(message: str, title: str) -> None:
+    assert OfflineAgent().title(message=message) == title
