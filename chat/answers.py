@@ -6,14 +6,16 @@ from collections.abc import Iterable
 from typing import Any
 
 from chat.models import Message, Thread, ToolCall
+from chat.storable import in_order
 
 
 def tool_call(call: ToolCall) -> dict[str, Any]:
     return {
         "id": str(call.pk),
         "name": call.name,
-        "arguments": call.arguments,
-        "result": call.result,
+        # PostgreSQL forgets the order: told before it was stored or after, it is the same.
+        "arguments": in_order(call.arguments),
+        "result": in_order(call.result),
         "status": call.status,
         "duration_seconds": call.duration_seconds,
     }
@@ -28,7 +30,7 @@ def turn_started(*, thread: Thread, message: Message, reply: Message) -> dict[st
 
 
 def tool_requested(call: ToolCall) -> dict[str, Any]:
-    return {"id": str(call.pk), "name": call.name, "arguments": call.arguments}
+    return {"id": str(call.pk), "name": call.name, "arguments": in_order(call.arguments)}
 
 
 def tool_returned(call: ToolCall) -> dict[str, Any]:

@@ -18,6 +18,16 @@ def storable_text(text: str) -> str:
     return text
 
 
+def in_order(value: Any) -> Any:
+    """JSON with the keys of each object in the order of the alphabet."""
+    match value:
+        case dict():
+            return {key: in_order(value[key]) for key in sorted(value)}
+        case list() | tuple():
+            return [in_order(item) for item in value]
+    return value
+
+
 def storable_json(value: Any) -> Any:
     """The same for JSON, which in PostgreSQL also has no infinities."""
     match value:

@@ -20,9 +20,13 @@ MEANINGS = {
     415: "The body is not JSON.",
     422: "The idempotency key came with another request before.",
     429: "Too many requests; try again after `Retry-After` seconds.",
-    503: "The database is unavailable; try again after `Retry-After` seconds.",
+    503: (
+        "The database is unavailable; try again after `Retry-After` seconds. With `outcome_unknown` something may have "
+        "been stored, or has been: repeat it with its Idempotency-Key, or look first."
+    ),
+    504: "The database took too long to answer; try again after `Retry-After` seconds.",
 }
-ALWAYS = (401, 403, 404, 406, 503)
+ALWAYS = (401, 403, 404, 406, 503, 504)
 
 IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key",

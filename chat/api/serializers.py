@@ -9,6 +9,7 @@ from rest_framework import serializers
 
 from chat.limits import MESSAGE_CHARACTERS, TITLE_CHARACTERS
 from chat.models import Message, Thread, ToolCall
+from chat.storable import in_order
 
 
 class Text(serializers.CharField):
@@ -79,9 +80,23 @@ class ThreadOut(serializers.ModelSerializer):
         read_only_fields = fields
 
 
+class Arguments(serializers.DictField):
+    """In the order in which `chat.answers` tells them."""
+
+    def to_representation(self, value: Any) -> Any:
+        return in_order(super().to_representation(value))
+
+
+class Result(serializers.JSONField):
+    """In the order in which `chat.answers` tells it."""
+
+    def to_representation(self, value: Any) -> Any:
+        return in_order(super().to_representation(value))
+
+
 class ToolCallOut(serializers.ModelSerializer):
-    arguments = serializers.DictField(read_only=True)
-    result = serializers.JSONField(read_only=True, allow_null=True)
+    arguments = Arguments(read_only=True)
+    result = Result(read_only=True, allow_null=True)
 
     class Meta:
         model = ToolCall

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import uuid
 from collections.abc import Callable
@@ -48,6 +49,19 @@ def test_the_same_request_again_gets_the_same_answer(api: APIClient, agent: Any,
     assert agent.calls == 2
     assert Thread.objects.count() == 1
     assert Message.objects.count() == 2
+
+
+@pytest.mark.parametrize("tool", ["calculate", "current_time", "database_status", "search_my_messages"])
+def test_the_same_answer_is_the_same_to_the_letter(api: APIClient, agent: Any, key: str, tool: str) -> None:
+    """PostgreSQL keeps the keys of JSON in an order of its own."""
+    agent.will(
+        ToolCallRequested("c1", tool, {"query": "it", "timezone": "UTC", "a": {"cc": 1, "b": [{"z": 1, "y": 2}]}})
+    )
+    first, second = ask(api, key), ask(api, key)
+    assert first.content == second.content
+    call = first.json()["reply"]["tool_calls"][0]
+    listed = api.get(f"/api/threads/{first.json()['thread']['id']}/messages").json()["results"][1]["tool_calls"][0]
+    assert json.dumps(listed) == json.dumps(call)
 
 
 def test_the_answer_can_be_had_as_events_the_second_time(api: APIClient, agent: Any, key: str) -> None:

@@ -47,6 +47,11 @@ def test_the_schema_is_valid_and_nothing_of_it_is_guessed() -> None:
     answers = schema["paths"]["/api/chat"]["post"]["responses"]
     assert set(answers["200"]["content"]) == {"application/json", "text/event-stream"}
     assert set(answers["503"]["content"]) == {"application/problem+json"}
+    assert "outcome_unknown" in schema["components"]["schemas"]["Problem"]["properties"]
+    for path, method in itertools.chain.from_iterable(
+        ((path, method) for method in methods) for path, methods in schema["paths"].items()
+    ):
+        assert {"503", "504"} <= set(schema["paths"][path][method]["responses"])
     assert schema["paths"]["/api/threads"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
 
 

@@ -4,7 +4,7 @@ const card = document.querySelector("[data-retry-after]");
 const words = document.querySelector("[data-countdown]");
 const returns = card.dataset.reload === "true";
 
-document.querySelector("[data-again]").addEventListener("click", (event) => {
+document.querySelector("[data-again]")?.addEventListener("click", (event) => {
   event.preventDefault();
   window.location.reload();
 });
