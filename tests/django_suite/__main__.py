@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +31,7 @@ ENGINES = {
 }
 SETTINGS = """
 DATABASES = {{
-    alias: {{{engine}, "NAME": f"suite_{{alias}}", "USER": "postgres", "HOST": "127.0.0.1", "PORT": "{port}"}}
+    alias: {{{engine}, "NAME": f"{short}_{{alias}}", "USER": "postgres", "HOST": "127.0.0.1", "PORT": "{port}"}}
     for alias in ("default", "other")
 }}
 SECRET_KEY = "only-for-testing"
@@ -52,14 +53,14 @@ class Outcome:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.django_suite", description=__doc__)
     parser.add_argument("labels", nargs="*", help="parts of the suite (all)")
-    parser.add_argument("--parallel", default="2", help="processes (2)")
+    parser.add_argument("--at-once", type=int, default=2, help="set-ups that run beside each other (2)")
     arguments = parser.parse_args()
     suite = fetch_source()
-    outcomes: dict[str, Outcome] = {}
-    with system_postgres() as port:
-        for name, engine in ENGINES.items():
-            print(f"Django {django.get_version()}, {name} ...", flush=True)
-            outcomes[name] = run(suite, name, SETTINGS.format(engine=engine, port=port), arguments)
+    with system_postgres() as port, ThreadPoolExecutor(arguments.at_once) as executor:
+        begun = {
+            name: executor.submit(run, suite, name, engine, port, arguments.labels) for name, engine in ENGINES.items()
+        }
+        outcomes = {name: running.result() for name, running in begun.items()}
     return report(outcomes)
 
 
@@ -76,16 +77,20 @@ def fetch_source() -> Path:
     return folder
 
 
-def run(suite: Path, name: str, settings: str, arguments: argparse.Namespace) -> Outcome:
-    """Run the suite with these settings and read its outcome; everything it says is kept in a file."""
-    module = "suite_settings_" + re.sub(r"\W+", "_", name).lower()
-    (suite / f"{module}.py").write_text(settings)
-    log = CACHE / f"{module}.log"
+def run(suite: Path, name: str, engine: str, port: int, labels: list[str]) -> Outcome:
+    """Run the suite with these settings and read its outcome; everything it says is kept in a file.
+
+    In one process: with several, a failure whose traceback cannot be pickled ends the whole run.
+    """
+    short = re.sub(r"\W+", "_", name).lower()
+    (suite / f"suite_{short}.py").write_text(SETTINGS.format(engine=engine, port=port, short=short))
+    log = CACHE / f"{short}.log"
+    print(f"Django {django.get_version()} on {name}; see {log.relative_to(ROOT)}", flush=True)
     started = time.monotonic()
     with log.open("w") as said:
         subprocess.run(
-            [sys.executable, "-W", "ignore", "runtests.py", f"--settings={module}", f"--parallel={arguments.parallel}",
-             "--noinput", "--buffer", *arguments.labels],
+            [sys.executable, "-W", "ignore", "runtests.py", f"--settings=suite_{short}", "--parallel=1", "--noinput",
+             *labels],
             cwd=suite, stdout=said, stderr=subprocess.STDOUT, check=False,
             env={"PYTHONPATH": f"{suite}:{ROOT}", "PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"},
         )  # fmt: skip

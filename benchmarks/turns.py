@@ -1,0 +1,115 @@
+"""How many chat turns a second one gunicorn process serves while each waits for its model: 50 clients, a pool of 5."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+
+import psycopg
+
+from config.postgres import PostgresServer
+from tests.support.ports import free_port
+
+from .setups import BASELINE, DATABASE, Settings
+
+CLIENTS = 50
+THREADS = 64
+POOL_SIZE = 5
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One run: turns a second, answers that were not 200, and the most sessions seen on the server."""
+
+    rate: float
+    errors: int
+    sessions: int
+
+
+def run(server: PostgresServer, database: Settings, *, model_seconds: float, seconds: float) -> Outcome:
+    """Serve one set-up and ask it for `seconds`."""
+    port = free_port()
+    environment = os.environ | {"BENCH_DATABASE": json.dumps(database), "BENCH_MODEL_SECONDS": str(model_seconds)}
+    command = [sys.executable, "-m", "gunicorn", "benchmarks.turn_site:application", "--bind", f"127.0.0.1:{port}",
+               "--threads", str(THREADS), "--log-level", "error", "--graceful-timeout", "2",
+               "--keep-alive", "30", "--worker-class", "gthread"]  # fmt: skip
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        _wait_for(port)
+        return _ask(server, port, seconds)
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+def _wait_for(port: int) -> None:
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+            connection.request("GET", "/turn/1")
+            connection.getresponse().read()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return
+
+
+def _ask(server: PostgresServer, port: int, seconds: float) -> Outcome:
+    answered = [0] * CLIENTS
+    errors = [0] * CLIENTS
+    # The first second fills pools and threads.
+    begins = time.monotonic() + 1
+    ends = begins + seconds
+
+    def client(number: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=90)
+        while time.monotonic() < ends:
+            connection.request("GET", f"/turn/{number + 1}")
+            response = connection.getresponse()
+            response.read()
+            now = time.monotonic()
+            if begins <= now < ends:
+                answered[number] += 1
+                errors[number] += response.status != 200
+        connection.close()
+
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    sessions = 0
+    with psycopg.connect(server.url(DATABASE), autocommit=True) as watcher:
+        while any(thread.is_alive() for thread in threads):
+            row = watcher.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()", [DATABASE]
+            ).fetchone()
+            sessions = max(sessions, row[0] if row else 0)
+            time.sleep(0.2)
+    for thread in threads:
+        thread.join()
+    return Outcome(sum(answered) / seconds, sum(errors), sessions)
+
+
+def table(title: str, outcomes: dict[str, list[Outcome]]) -> str:
+    """Return medians, and the ratio of each run to the baseline's of the same round."""
+    lines = [
+        f"| {title} | turns a second | × {BASELINE} | lowest to highest | sessions | not 200 |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for name, runs in outcomes.items():
+        ratios = [mine.rate / base.rate for mine, base in zip(runs, outcomes[BASELINE], strict=True)]
+        rate = statistics.median(run.rate for run in runs)
+        lines.append(
+            f"| {name} | {rate:.0f} | {statistics.median(ratios):.2f} | {min(ratios):.2f} to {max(ratios):.2f} "
+            f"| {max(run.sessions for run in runs)} | {sum(run.errors for run in runs)} |"
+        )
+    return "\n".join([*lines, ""])
