@@ -51,6 +51,13 @@ def answer(*, thread: Thread, message: Message, reply: Message, tool_calls: Iter
     return {**turn_started(thread=thread, message=message, reply=reply), "reply": told}
 
 
-def error(*, status: int, title: str, detail: str, retry_after: int | None = None) -> dict[str, Any]:
-    told: dict[str, Any] = {"type": "about:blank", "status": status, "title": title, "detail": detail}
+def error(
+    *, status: int, title: str, detail: str, retry_after: int | None = None, **more: dict[str, Any] | bool
+) -> dict[str, Any]:
+    told: dict[str, Any] = {"type": "about:blank", "status": status, "title": title, "detail": detail, **more}
     return told if retry_after is None else {**told, "retry_after": retry_after}
+
+
+def places(*, thread: Thread, message: Message, reply: Message) -> dict[str, dict[str, Any]]:
+    """Where a turn whose end cannot be told is to be found."""
+    return {"thread": {"id": str(thread.pk)}, "message": {"id": str(message.pk)}, "reply": {"id": str(reply.pk)}}

@@ -8,12 +8,13 @@ from __future__ import annotations
 import logging
 import math
 import threading
+import time
 from datetime import timedelta
 
 from django.db import DatabaseError, InterfaceError, close_old_connections, connections
 from django.utils import timezone
 
-from chat import answers, limits, queries, services
+from chat import answers, limits, queries, services, unsaved, watch
 from chat.channel import Channel
 from chat.conversation import Cancellation
 from chat.models import Message
@@ -61,7 +62,11 @@ class Follower:
 
     def _follow(self) -> None:
         pause = FIRST_PAUSE_SECONDS
+        began = time.monotonic()
         while not self.cancellation.is_set():
+            # In this order: a turn hands over what it could not store before it leaves the living.
+            is_living = watch.is_living(self.reply.pk)
+            unsaved.store(self.reply.pk)
             reply = queries.stored_reply(self.reply.pk)
             if reply is None:
                 self.channel.put(
@@ -71,7 +76,8 @@ class Follower:
             if reply.status != Message.Status.STREAMING:
                 self._tell(reply)
                 return
-            if _looks_abandoned(reply) and self._take_over(reply):
+            watched = time.monotonic() - began >= limits.TAKE_OVER_SECONDS
+            if watched and not is_living and _looks_abandoned(reply) and self._take_over(reply):
                 return
             close_old_connections()
             self.cancellation.wait(pause)

@@ -25,4 +25,11 @@ READER_PATIENCE_SECONDS = 60.0
 CHECKPOINT_SECONDS = 5.0
 # A living turn touches its row every checkpoint; six missed ones mean that its process is gone.
 ABANDONED_SECONDS = 30.0
+# After an outage every reply looks like that, until whoever has it could save it: so one more look after this long.
+TAKE_OVER_SECONDS = 5.0
 FINAL_SAVE_SECONDS = 60.0
+
+# What has ended and still could not be stored is kept in memory; then the reader has been told.
+UNSAVED_REPLIES = 100
+UNSAVED_SECONDS = 3600.0
+UNSAVED_RETRY_SECONDS = 2.0

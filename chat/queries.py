@@ -37,10 +37,18 @@ def stored_reply(reply_id: UUID) -> Message | None:
     return found.filter(pk=reply_id).first()
 
 
+def history(thread: Thread) -> list[Message]:
+    """The last messages of the thread, oldest first; empty replies say nothing to a model."""
+    return _last(Message.objects.filter(thread=thread))
+
+
 def history_before(message: Message) -> list[Message]:
-    """The last messages of the thread before this one, oldest first; empty replies say nothing to a model."""
-    earlier = Message.objects.filter(thread_id=message.thread_id, pk__lt=message.pk).exclude(content="")
-    return list(earlier.order_by("-pk")[:HISTORY_MESSAGES])[::-1]
+    """The same of what was said before this one."""
+    return _last(Message.objects.filter(thread_id=message.thread_id, pk__lt=message.pk))
+
+
+def _last(messages: QuerySet[Message]) -> list[Message]:
+    return list(messages.exclude(content="").order_by("-pk")[:HISTORY_MESSAGES])[::-1]
 
 
 def search_messages(*, owner_id: Any, text: str, before: UUID | None = None, limit: int = 5) -> list[dict[str, Any]]:

@@ -11,12 +11,14 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
+from uuid import UUID
 
 from django.db import DatabaseError, InterfaceError, close_old_connections, connections
 
-from chat import answers, limits, services, tasks, watch
+from chat import answers, limits, services, tasks, unsaved, watch
 from chat.agents import Said, get_agent
 from chat.channel import Channel
 from chat.conversation import Cancellation, Conversation
@@ -30,6 +32,11 @@ from dbresilience import classify
 __all__ = ["Turn", "interrupt_all"]
 
 logger = logging.getLogger(__name__)
+
+HOW_TO_GO_ON = (
+    "Do not ask anew: your message is stored. Send the request again with the same Idempotency-Key if it had one; "
+    "if not, POST /api/messages/{reply}/retry."
+)
 
 
 class Turn:
@@ -49,7 +56,7 @@ class Turn:
         self.ended = threading.Event()
         self._is_first = not history
         self._saving = threading.Lock()
-        self._unsaved: dict[int, ToolCall] = {}
+        self._new_calls: dict[int, ToolCall] = {}
         self._began = time.monotonic()
         self._conversation = Conversation(
             # Called by the turn's own thread: an agent that cannot be made is a failed reply and not a lost one.
@@ -76,11 +83,12 @@ class Turn:
         watch.enter(self)
         try:
             status, error = self._conversation.run()
-            if self._finish(status, error) and status == Message.Status.COMPLETE and self._is_first:
-                self._ask_for_title()
+            self._finish(status, error)
         except Exception:
             logger.exception("A turn ended unexpectedly")
-            self._tell_error(500, "Internal Server Error", "The reply could not be finished. Try again.")
+            self._tell_error(
+                500, "Internal Server Error", f"The reply could not be finished. {HOW_TO_GO_ON}", lost=True
+            )
         finally:
             self.channel.end()
             self.ended.set()
@@ -104,15 +112,17 @@ class Turn:
             content=self._conversation.content,
             status=status,
             error=error,
-            tool_calls=list(self._unsaved.values()),
+            tool_calls=list(self._new_calls.values()),
         )
-        self._unsaved.clear()
+        self._new_calls.clear()
         if not saved:
             self.cancellation.cancel()
         return saved
 
-    def _finish(self, status: Message.Status, error: str | None) -> bool:
+    def _finish(self, status: Message.Status, error: str | None) -> None:
         """Save the end and tell it; an outage is waited for, because the answer exists nowhere else."""
+        wants_title = self._is_first and status == Message.Status.COMPLETE
+        ask_for_title = partial(_ask_for_title, self.thread.pk) if wants_title else _nothing
         deadline = time.monotonic() + limits.FINAL_SAVE_SECONDS
         with self._saving:
             while True:
@@ -126,16 +136,32 @@ class Turn:
                         raise
                     pause = min(max(verdict.retry_after_seconds or 0.5, 0.1), 1.0)
                     if time.monotonic() + pause > deadline:
+                        # No checkpoint may follow.
+                        self.reply.status, self.reply.error = status, error
+                        self._keep(ask_for_title)
                         self._tell_outage(verdict.retry_after_seconds)
-                        return False
+                        return
                     time.sleep(pause)
             self.reply.status, self.reply.error = status, error
         self.reply.content = self._conversation.content
         if saved:
             self.channel.put("done", self._answer())
+            ask_for_title()
         else:
             self._tell_error(409, "Conflict", "The reply was deleted or started again while it was being written.")
-        return saved
+
+    def _keep(self, then: Callable[[], object]) -> None:
+        unsaved.keep(
+            unsaved.Unsaved(
+                reply=self.reply,
+                content=self._conversation.content,
+                status=self.reply.status,
+                error=self.reply.error,
+                tool_calls=list(self._new_calls.values()),
+                since=time.monotonic(),
+                then=then,
+            )
+        )
 
     def _answer(self) -> dict[str, Any]:
         return answers.answer(
@@ -152,7 +178,7 @@ class Turn:
             self.channel.put("tool_result", answers.tool_returned(call))
         try:
             with self._saving:
-                self._unsaved[call.position] = call
+                self._new_calls[call.position] = call
                 self._save(Message.Status.STREAMING)
         except (DatabaseError, InterfaceError) as error:
             # The next save stores it; a tool call must not fail because of that.
@@ -165,15 +191,30 @@ class Turn:
         self._tell_error(
             503,
             "Service Unavailable",
-            "The database is unavailable, so the reply could not be stored. Send the same request again.",
+            f"The database is unavailable, so the reply is not stored yet. {HOW_TO_GO_ON}",
             retry_after=math.ceil(retry_after_seconds or 5),
+            lost=True,
         )
 
-    def _tell_error(self, status: int, title: str, detail: str, *, retry_after: int | None = None) -> None:
-        self.channel.put("error", answers.error(status=status, title=title, detail=detail, retry_after=retry_after))
+    def _tell_error(
+        self, status: int, title: str, detail: str, *, retry_after: int | None = None, lost: bool = False
+    ) -> None:
+        """With the ids of what is stored if the end is `lost`: whoever asks the same as a new question asks twice."""
+        more: dict[str, Any] = {}
+        if lost:
+            places = answers.places(thread=self.thread, message=self.message, reply=self.reply)
+            detail, more = detail.format(reply=self.reply.pk), {"outcome_unknown": True, **places}
+        self.channel.put(
+            "error", answers.error(status=status, title=title, detail=detail, retry_after=retry_after, **more)
+        )
 
-    def _ask_for_title(self) -> None:
-        try:
-            tasks.title_thread.enqueue(str(self.thread.pk))
-        except (DatabaseError, InterfaceError) as error:
-            note(logger, error, "A thread keeps its provisional title")
+
+def _nothing() -> None:
+    pass
+
+
+def _ask_for_title(thread_id: UUID) -> None:
+    try:
+        tasks.title_thread.enqueue(str(thread_id))
+    except (DatabaseError, InterfaceError) as error:
+        note(logger, error, "A thread keeps its provisional title")

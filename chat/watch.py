@@ -52,6 +52,11 @@ def living() -> list[Turn]:
         return list(_living)
 
 
+def is_living(reply_id: UUID) -> bool:
+    """Whether this process writes that reply, be it that it cannot save it just now."""
+    return any(turn.reply.pk == reply_id for turn in living())
+
+
 def interrupt_all(*, wait_seconds: float = 5.0) -> int:
     """Stop every turn and wait until each has saved what it has; returns how many did not manage in time."""
     turns = living()

@@ -38,12 +38,14 @@ def problem(
     errors: dict[str, list[str]] | None = None,
     retry_after: int | None = None,
     headers: dict[str, str] | None = None,
+    more: dict[str, Any] | None = None,
 ) -> HttpResponse:
     body: dict[str, Any] = {
         "type": "about:blank",
         "title": title or HTTPStatus(status).phrase,
         "status": status,
         "detail": detail,
+        **(more or {}),
     }
     if errors is not None:
         body["errors"] = errors

@@ -143,6 +143,10 @@ class Answer(serializers.Serializer):
     reply = ReplyOfAnswer()
 
 
+class Place(serializers.Serializer):
+    id = serializers.UUIDField()
+
+
 class Problem(serializers.Serializer):
     type = serializers.CharField()
     title = serializers.CharField()
@@ -153,3 +157,6 @@ class Problem(serializers.Serializer):
     outcome_unknown = serializers.BooleanField(
         required=False, help_text="True if the database was lost while it stored this: it may be there, or not."
     )
+    thread = Place(required=False, help_text="Of a turn whose end could not be told: where its message is stored.")
+    message = Place(required=False, help_text="Likewise: the message.")
+    reply = Place(required=False, help_text="Likewise: the reply, for the retry.")

@@ -12,13 +12,14 @@ from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from chat import queries, services
+from chat import queries, services, unsaved
 from chat.api import serializers
 from chat.api.base import ChatAPIView
 from chat.api.problems import Conflict, KeyReused, problem
 from chat.api.schema import IDEMPOTENCY_KEY, turn_responses
 from chat.api.throttles import ChatThrottle
 from chat.following import Follower
+from chat.models import Thread
 from chat.services import StartedTurn
 from chat.streaming import event_stream, last_event
 from chat.turns import Turn
@@ -62,18 +63,23 @@ class ChatView(TurnView):
         asked = serializers.ChatRequest(data=request.data)
         asked.is_valid(raise_exception=True)
         key = _idempotency_key(request)
-        started = self._start(request, asked.validated_data["message"], asked.validated_data.get("thread"), key)
+        thread = self._thread(request, asked.validated_data.get("thread"))
+        # Read first: when the question is stored, nothing may fail any more before its reply begins.
+        history = queries.history(thread) if thread else []
+        started = self._start(request, asked.validated_data["message"], thread, key)
         if not started.is_new:
             return self.answer(request, Follower(started))
-        history = queries.history_before(started.message) if asked.validated_data.get("thread") else []
         return self.answer(request, Turn(started, history=history))
 
-    def _start(self, request: Request, message: str, thread_id: UUID | None, key: UUID | None) -> StartedTurn:
-        thread = None
-        if thread_id is not None:
-            thread = queries.threads_of(request.user).filter(pk=thread_id).first()
-            if thread is None:
-                raise NotFound(NO_THREAD)
+    def _thread(self, request: Request, thread_id: UUID | None) -> Thread | None:
+        if thread_id is None:
+            return None
+        thread = queries.threads_of(request.user).filter(pk=thread_id).first()
+        if thread is None:
+            raise NotFound(NO_THREAD)
+        return thread
+
+    def _start(self, request: Request, message: str, thread: Thread | None, key: UUID | None) -> StartedTurn:
         try:
             return services.start_turn(author=request.user, message=message, thread=thread, idempotency_key=key)
         except services.KeyReusedError as error:
@@ -93,15 +99,21 @@ class RetryView(TurnView):
         reply = queries.replies_to(request.user).filter(pk=reply_id).first()
         if reply is None:
             raise NotFound(NO_REPLY)
+        if unsaved.store(reply.pk):
+            # It had ended, and only its end was not stored: there is nothing to ask an assistant for.
+            return self.answer(
+                request, Follower(StartedTurn(thread=reply.thread, message=reply.in_reply_to, reply=reply))
+            )
+        message = reply.in_reply_to
+        history = queries.history_before(message)
         try:
             reply = services.restart_reply(reply=reply)
         except services.ThreadGoneError as error:
             raise NotFound(NO_REPLY) from error
         except services.NotRepeatableError as error:
             raise Conflict("Only a reply that broke off runs again; this one is complete or being written.") from error
-        message = reply.in_reply_to
         started = StartedTurn(thread=reply.thread, message=message, reply=reply)
-        return self.answer(request, Turn(started, history=queries.history_before(message)))
+        return self.answer(request, Turn(started, history=history))
 
 
 def _idempotency_key(request: Request) -> UUID | None:
@@ -115,6 +127,11 @@ def _idempotency_key(request: Request) -> UUID | None:
 
 
 def _failed(told: dict[str, Any]) -> HttpResponse:
+    known = ("type", "status", "title", "detail", "retry_after")
     return problem(
-        status=told["status"], title=told["title"], detail=told["detail"], retry_after=told.get("retry_after")
+        status=told["status"],
+        title=told["title"],
+        detail=told["detail"],
+        retry_after=told.get("retry_after"),
+        more={name: value for name, value in told.items() if name not in known},
     )

@@ -11,7 +11,7 @@ import pytest
 from django.core.cache import cache
 from rest_framework.test import APIClient
 
-from chat import turns, watch
+from chat import turns, unsaved, watch
 from chat.agents import TextDelta, ToolCallRequested
 
 
@@ -60,6 +60,7 @@ def _nothing_left_running() -> Iterator[None]:
     cache.clear()
     yield
     watch.interrupt_all(wait_seconds=5)
+    unsaved.give_up()
     deadline = time.monotonic() + 5
     while any(thread.name.startswith(("turn-", "follow-")) for thread in threading.enumerate()):
         assert time.monotonic() < deadline, "A turn did not end"

@@ -16,6 +16,7 @@ from django.db import connection, connections
 from django.utils import timezone
 from rest_framework.test import APIClient
 
+from chat import limits
 from chat.agents import AgentError, ToolCallRequested
 from chat.models import Message, Thread, ToolCall
 from tests.chat.events import STREAM, events
@@ -176,8 +177,11 @@ def test_in_an_existing_thread_too(api: APIClient, alice: Any, agent: Any, key: 
     assert thread.messages.count() == 2
 
 
-def test_a_request_whose_process_died_is_run_again(api: APIClient, alice: Any, agent: Any, key: str) -> None:
+def test_a_request_whose_process_died_is_run_again(
+    api: APIClient, alice: Any, agent: Any, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It was stored, but nobody ever answered: the client asks once more, and gets an answer."""
+    monkeypatch.setattr(limits, "TAKE_OVER_SECONDS", 0)
     agent.will("First answer.")
     lost = ask(api, key).json()
     long_ago = timezone.now() - timedelta(seconds=31)
@@ -194,11 +198,28 @@ def test_a_request_whose_process_died_is_run_again(api: APIClient, alice: Any, a
     assert agent.calls == 2
 
 
+def test_a_reply_that_its_process_could_only_not_save_is_left_to_it(
+    api: APIClient, agent: Any, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an outage it looks abandoned, until the other process has reached the database again."""
+    monkeypatch.setattr(limits, "TAKE_OVER_SECONDS", 0.5)
+    first = ask(api, key).json()
+    reply = Message.objects.filter(pk=first["reply"]["id"])
+    reply.update(status="streaming", content="", updated_at=timezone.now() - timedelta(seconds=31))
+    again = events(ask(api, key, HTTP_ACCEPT=STREAM).streaming_content)
+    next(again)
+    reply.update(status="complete", content="Hello!")
+    *_, (_, done) = again
+    assert done == first
+    assert agent.calls == 1
+
+
 @pytest.mark.parametrize("stored", [True, False])
 def test_a_request_whose_commit_was_interrupted_is_stored_once(
     api: APIClient, agent: Any, key: str, monkeypatch: pytest.MonkeyPatch, stored: bool
 ) -> None:
     """The session is lost before COMMIT is answered: whether it happened or not, the same request again settles it."""
+    monkeypatch.setattr(limits, "TAKE_OVER_SECONDS", 0)
     commit = psycopg.Connection.commit
 
     def interrupted(session: psycopg.Connection[Any]) -> None:
