@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
-.PHONY: help setup run test lint bench django-suite docs db-stop db-start
+.PHONY: help setup run test lint bench django-suite docs db-stop db-start db-shell db-url
 
 # The newest Python that is plainly called python3, or the newest there is.
 PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -27,7 +27,8 @@ lint: setup-dev ## Check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: setup-dev ## Measure against Django's own backend and pool
+bench: python-is-there ## Measure against every other way to connect (a quarter of an hour)
+	@$(PYTHON) config/prepare.py requirements.txt requirements-dev.txt requirements-bench.txt
 	@exec $(BIN)/python -m benchmarks $(ARGS)
 
 django-suite: setup-dev ## Run Django's own tests on dbresilience (needs the system's PostgreSQL; a quarter of an hour)
@@ -42,6 +43,12 @@ db-stop: setup ## Stop PostgreSQL under the running site, to see what it does
 
 db-start: setup ## Start PostgreSQL again
 	@$(BIN)/python -m config.database start
+
+db-shell: setup ## Ask the running site's PostgreSQL by hand, with psql
+	@exec $(BIN)/python -m config.database shell
+
+db-url: setup ## Print the address of that PostgreSQL, for other programs
+	@$(BIN)/python -m config.database url
 
 .PHONY: setup-dev python-is-there
 setup-dev: python-is-there

@@ -22,6 +22,7 @@ from .setups import BASELINE, DATABASE, Settings
 CLIENTS = 50
 THREADS = 64
 POOL_SIZE = 5
+APPLICATION = "bench-turns"  # tells its sessions from those of the other parts; PgBouncer passes it on
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,9 @@ class Outcome:
 def run(server: PostgresServer, database: Settings, *, model_seconds: float, seconds: float) -> Outcome:
     """Serve one set-up and ask it for `seconds`."""
     port = free_port()
-    environment = os.environ | {"BENCH_DATABASE": json.dumps(database), "BENCH_MODEL_SECONDS": str(model_seconds)}
+    environment = os.environ | {
+        "BENCH_DATABASE": json.dumps(database), "BENCH_MODEL_SECONDS": str(model_seconds), "PGAPPNAME": APPLICATION,
+    }  # fmt: skip
     command = [sys.executable, "-m", "gunicorn", "benchmarks.turn_site:application", "--bind", f"127.0.0.1:{port}",
                "--threads", str(THREADS), "--log-level", "error", "--graceful-timeout", "2",
                "--keep-alive", "30", "--worker-class", "gthread"]  # fmt: skip
@@ -90,7 +93,7 @@ def _ask(server: PostgresServer, port: int, seconds: float) -> Outcome:
     with psycopg.connect(server.url(DATABASE), autocommit=True) as watcher:
         while any(thread.is_alive() for thread in threads):
             row = watcher.execute(
-                "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()", [DATABASE]
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s", [APPLICATION]
             ).fetchone()
             sessions = max(sessions, row[0] if row else 0)
             time.sleep(0.2)

@@ -2,4 +2,18 @@
 
 from __future__ import annotations
 
-KNOWN: dict[str, str] = {}
+POOL_BY_DEFAULT = "It asks for a connection without a pool, and ENGINE alone brings one here."
+LOOKED_AT = "It counts the queries of CONN_HEALTH_CHECKS; here a connection is looked at without one."
+AT_ONCE = "It expects a connection to stay in hand after a query; here it is given back."
+
+KNOWN: dict[str, str] = {
+    "Tests.test_connect_pool": "It expects Django's pool object and its sizes.",
+    "Tests.test_connect_server_side_binding": "It expects Django's cursor classes, not subclasses of them.",
+    "Tests.test_pooling_health_checks": LOOKED_AT,
+    "ConnectionHealthChecksTests.test_health_checks_enabled": LOOKED_AT,
+    "ConnectionHealthChecksTests.test_health_checks_enabled_errors_occurred": LOOKED_AT,
+    "ConnectionHealthChecksTests.test_health_checks_disabled": LOOKED_AT,
+    "ConnectionHealthChecksTests.test_set_autocommit_health_checks_enabled": LOOKED_AT,
+    "ConnectionCreatedSignalTest.test_signal": "It expects connection_created for each lease, not each connection.",
+    "ThreadTests.test_default_connection_thread_local": AT_ONCE,
+}
