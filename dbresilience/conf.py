@@ -222,6 +222,6 @@ def _set_once(alias: str, given: dict[str, Any], option: Option, where: str, val
 def age_and_pool(alias: str, age: Any) -> str:
     """Say that CONN_MAX_AGE and a pool contradict each other."""
     return (
-        f"DATABASES[{alias!r}] sets CONN_MAX_AGE to {age!r}. Pooling doesn't support persistent connections. Remove it; "
-        "OPTIONS['pool']['max_lifetime'] says how old a connection may get."
+        f"DATABASES[{alias!r}] sets CONN_MAX_AGE to {age!r}. Pooling doesn't support persistent connections. "
+        "Remove it; OPTIONS['pool']['max_lifetime'] says how old a connection may get."
     )
