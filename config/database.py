@@ -1,13 +1,15 @@
-"""`python -m config.database prepare | stop | start`: the development database, before and under the running site."""
+"""`python -m config.database prepare | stop | start | url | shell`: the database of development."""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
+from typing import NoReturn
+from urllib.parse import quote
 
 from config import embedded
-from config.postgres import PostgresError
+from config.postgres import SUPERUSER, PostgresError, PostgresServer, program
 from config.startup import EMBEDDED_NAME, embedded_folder
 
 DEMO = "demo"
@@ -38,6 +40,22 @@ def prepare() -> str:
     return ""
 
 
+def url() -> str:
+    """The embedded server as a DATABASE_URL, which psql takes, too."""
+    server = PostgresServer(embedded_folder())
+    return f"postgresql://{SUPERUSER}@/{EMBEDDED_NAME}?host={quote(server.host)}"
+
+
+def shell() -> NoReturn:
+    """Become psql, the one that came with the server."""
+    psql = program("psql")
+    if not PostgresServer(embedded_folder()).is_running():
+        raise PostgresError(
+            "The embedded server does not run: `make run` starts it, `make db-start` after `make db-stop`."
+        )
+    os.execv(psql, [str(psql), url()])
+
+
 def main(arguments: list[str]) -> int:
     match arguments:
         case ["prepare"]:
@@ -46,6 +64,10 @@ def main(arguments: list[str]) -> int:
             said = embedded.stop(embedded_folder())
         case ["start"]:
             said = embedded.start(embedded_folder(), database=EMBEDDED_NAME)
+        case ["url"]:
+            said = url()
+        case ["shell"]:
+            shell()
         case _:
             print(__doc__, file=sys.stderr)
             return 2

@@ -44,6 +44,11 @@ def _installed() -> Path:
     return Path(package.origin).parent / "pginstall"
 
 
+def program(name: str) -> Path:
+    """A program that came with the server."""
+    return _installed() / "bin" / name
+
+
 @cache
 def _system_user() -> pwd.struct_passwd:
     """The user that runs the server when we are root; made on first use."""
@@ -192,7 +197,7 @@ class PostgresServer:
                 executable = path.is_dir() or path.stat().st_mode & stat.S_IXUSR
                 _allow(path, stat.S_IROTH | (stat.S_IXOTH if executable else 0))
 
-    def _run(self, program: str, *arguments: str, timeout_seconds: float) -> None:
+    def _run(self, name: str, *arguments: str, timeout_seconds: float) -> None:
         as_user: dict[str, Any] = {}
         if os.geteuid() == 0:
             as_user = {"user": _system_user().pw_uid, "group": _system_user().pw_gid, "extra_groups": []}
@@ -200,7 +205,7 @@ class PostgresServer:
         with tempfile.TemporaryFile("w+") as output:
             try:
                 subprocess.run(
-                    [str(_installed() / "bin" / program), *arguments],
+                    [str(program(name)), *arguments],
                     check=True,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
@@ -212,7 +217,7 @@ class PostgresServer:
             except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as exc:
                 output.seek(0)
                 said = " ".join(output.read().split()[-60:])
-                raise PostgresError(f"{program} failed in {self.data}: {said or exc}. See {self.log}.") from exc
+                raise PostgresError(f"{name} failed in {self.data}: {said or exc}. See {self.log}.") from exc
 
 
 def _allow(path: Path, bits: int) -> None:

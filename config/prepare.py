@@ -43,7 +43,7 @@ def main(names: list[str]) -> int:
 def _install(names: list[str]) -> int:
     arguments = [argument for name in names for argument in ("-r", str(ROOT / name))]
     total = sum(bool(re.match(r"[A-Za-z]", line)) for name in names for line in (ROOT / name).read_text().splitlines())
-    _say(f"Installing about {total} packages of {' and '.join(names)}; the first time takes a minute or two.")
+    _say(f"Installing about {total} packages of {' and '.join(names)}; the first time takes half a minute or so.")
     command = [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check", "--no-input", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
     assert process.stdout

@@ -21,6 +21,7 @@ from config.startup import (
     url_database,
     var_folder,
 )
+from dbresilience import __version__
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = Env()
@@ -38,7 +39,8 @@ elif DEBUG:
     DATABASES = {"default": {"ENGINE": DATABASE_ENGINE, **embedded_database(embedded_folder())}}
 else:
     refuse(
-        "DATABASE_URL is not set: give a PostgreSQL URL such as postgresql://user:password@host/name, or set DEBUG=1."
+        "DATABASE_URL is not set: give a PostgreSQL URL such as postgresql://user:password@host/name,"
+        " or set DEBUG=1 to use the server of `make run`."
     )
 
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
@@ -173,7 +175,7 @@ REST_FRAMEWORK: dict[str, Any] = {
 SPECTACULAR_SETTINGS = {
     "TITLE": "Chat",
     "DESCRIPTION": "An assistant with threads, streamed replies and tool calls, on a database that may go away.",
-    "VERSION": "1.0.0",
+    "VERSION": __version__,
     "SERVE_INCLUDE_SCHEMA": False,
     # The same for everybody, so nobody is looked up for it, and an outage does not take it away.
     "SERVE_AUTHENTICATION": [],
@@ -215,5 +217,9 @@ LOGGING = logging_config(
         "django": {"handlers": [], "level": "INFO", "propagate": True},
         "dbresilience": {"level": "INFO"},
         "chat": {"level": "INFO"},
+        # All it warns of is that it was told to stop, with advice for a terminal.
+        "django_tasks_db": {"level": "ERROR"},
+        # It warns of each HEAD request that Django answers as a GET, which is how Django answers all of them.
+        "gunicorn.http.wsgi": {"level": "ERROR"},
     },
 )

@@ -9,6 +9,7 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
@@ -54,6 +55,12 @@ def url_database(url: str, *, engine: str) -> dict[str, Any]:
         refuse(f"DATABASE_URL cannot be understood: it must look like {example}, special characters percent-encoded.")
     if not database.get("NAME"):
         refuse(f"DATABASE_URL names no database: it must look like {example}.")
+    # libpq's two ways to name the folder of a Unix socket. Django's own entries are what `dbshell` reads.
+    options = database.get("OPTIONS", {})
+    for name in ("host", "port", "user"):
+        if not database.get(name.upper()) and name in options:
+            database[name.upper()] = options.pop(name)
+    database["HOST"] = unquote(database["HOST"])
     return database
 
 

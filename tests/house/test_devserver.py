@@ -56,6 +56,7 @@ def test_it_serves_and_leaves_nothing_behind(devserver: Devserver, var: Path, nu
     assert not alive
     assert not PostgresServer(var / "postgres").is_running()
     assert "Traceback" not in devserver.said
+    assert "Ctrl+C again" not in devserver.said
 
 
 def test_the_site_survives_a_stop_and_a_crash(devserver: Devserver, var: Path) -> None:
@@ -71,6 +72,14 @@ def test_the_site_survives_a_stop_and_a_crash(devserver: Devserver, var: Path) -
     wait_until(lambda: devserver.status("/readyz") == 503, what="the crash")
     wait_until(lambda: devserver.status("/readyz") == 200, timeout_seconds=20, what="the restart")
     assert "PostgreSQL crashed" in devserver.said
+
+
+def test_its_database_can_be_asked_by_hand(devserver: Devserver, var: Path) -> None:
+    """psql of the same wheel, on the server of the running site."""
+    env = os.environ | {"VAR_DIR": str(var)}
+    command = [sys.executable, "-m", "config.database", "shell"]
+    done = subprocess.run(command, cwd=BASE_DIR, env=env, input="TABLE auth_user", capture_output=True, text=True)
+    assert "demo" in done.stdout, done.stderr
 
 
 def test_a_second_one_shares_the_server(devserver: Devserver, var: Path) -> None:

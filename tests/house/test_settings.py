@@ -92,6 +92,23 @@ def test_what_is_empty_is_unset() -> None:
     assert run("-c", question, **COMPLETE, **empty).stdout.split() == ["False", "None", "64"]
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me@/shop?host=/run/pg&pool_max_size=3",
+        "postgresql://me@%2Frun%2Fpg/shop?pool_max_size=3",
+        "postgresql:///shop?host=/run/pg&user=me&pool_max_size=3",
+    ],
+)
+def test_a_url_may_name_a_unix_socket(url: str) -> None:
+    """As libpq's own URLs do; in the entries that `manage.py dbshell` reads."""
+    question = "from config.settings import DATABASES as d; e = d['default'];"
+    question += "print(e['NAME'], e['USER'], e['HOST'], e['OPTIONS'])"
+    assert (
+        run("-c", question, SECRET_KEY="x", DATABASE_URL=url).stdout.strip() == "shop me /run/pg {'pool_max_size': 3}"
+    )
+
+
 def test_secrets_are_taken_as_they_stand() -> None:
     """A dollar sign refers to no other variable, and no refusal shows them."""
     question = "from config import settings; print(settings.SECRET_KEY)"
