@@ -7,10 +7,15 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from django.dispatch import Signal
 
+from dbresilience import signals
+from dbresilience.errors import CANNOT_CONNECT
 from tests.settings import BASE_DIR
 from tests.support.chromium import missing_tool
 from tests.support.devserver import Devserver
@@ -34,6 +39,17 @@ def python_blocks() -> list[tuple[str, str]]:
         for indent, code in CODE.findall(page.read_text()):
             blocks.append((page.name, re.sub(rf"^{indent}", "", code, flags=re.MULTILINE)))
     return blocks
+
+
+@pytest.fixture
+def receivers_as_before() -> Iterator[None]:
+    """What a page's code connects is gone after its test."""
+    every = [each for each in vars(signals).values() if isinstance(each, Signal)]
+    before = [list(each.receivers) for each in every]
+    yield
+    for signal, receivers in zip(every, before, strict=True):
+        signal.receivers = receivers
+        signal.sender_receivers_cache.clear()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -78,6 +94,7 @@ def test_every_make_target_named_exists() -> None:
 
 
 @pytest.mark.django_db
+@pytest.mark.usefixtures("receivers_as_before")
 @pytest.mark.parametrize(("page", "code"), python_blocks(), ids=lambda text: text.strip().split("\n")[0][:40])
 def test_python_in_the_pages_is_right(page: str, code: str) -> None:
     """Settings are accepted by the backend; middleware and imports exist."""
@@ -95,6 +112,29 @@ def test_python_in_the_pages_is_right(page: str, code: str) -> None:
     assert isinstance(middleware, list)
     for path in middleware:
         assert path is ... or import_string(path)
+
+
+def test_every_event_and_every_class_is_explained() -> None:
+    """Whoever is on call finds each name that a line or a probe can show."""
+    from dbresilience import errors, logs
+
+    page = (BASE_DIR / "docs" / "howto" / "when-the-pager-rings.md").read_text()
+    events = {event for _, event, _, _ in logs._MESSAGES} | {"slow_query", "request_refused"}
+    classes = {each.name for each in vars(errors).values() if isinstance(each, errors.Classification)}
+    states = {"ok", "timeout"}
+    assert {name for name in events | classes | states if f"`{name}`" not in page} == set()
+
+
+@pytest.mark.usefixtures("receivers_as_before")
+def test_the_recipe_for_metrics_counts() -> None:
+    """Its receivers hear the signals, and its gauges are numbers."""
+    names: dict[str, Any] = {}
+    (code,) = (each for page, each in python_blocks() if "metrics = Counter()" in each)
+    exec(compile(code, "the recipe", "exec"), names)
+    signals.emit(signals.connection_failed, "default", exception=None, connect_seconds=0.0)
+    signals.emit(signals.request_refused, None, classification=CANNOT_CONNECT, status=503)
+    assert names["metrics"] == {("db.connection_failed", "default"): 1, ("db.refused", "cannot_connect"): 1}
+    assert set(map(type, names["gauges"]().values())) == {int}
 
 
 @pytest.mark.slow
