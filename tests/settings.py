@@ -27,3 +27,7 @@ from config.settings import *  # noqa: E402, F403
 
 # Hashing passwords well takes longer than most tests.
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+# `TEST_POOL_MAX_SIZE=1 make test ARGS=tests/chat` shows that nothing in the chat needs two connections at once.
+if most := os.environ.get("TEST_POOL_MAX_SIZE"):
+    DATABASES["default"].setdefault("OPTIONS", {})["pool"] = {"max_size": int(most)}  # noqa: F405

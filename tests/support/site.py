@@ -43,6 +43,8 @@ class Site:
     ) -> None:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
+        if most := os.environ.get("TEST_POOL_MAX_SIZE"):
+            database_url += f"{'&' if '?' in database_url else '?'}pool_max_size={most}"
         self._environment = site_environment(
             DATABASE_URL=database_url, WEB_WORKER_CLASS=worker_class, PORT=str(self.port), **env
         )
