@@ -15,6 +15,7 @@ from chat.agents import Said, TextDelta, ToolCallRequested
 from chat.agents.offline import OfflineAgent, understand
 from chat.arithmetic import ArithmeticProblem, calculate
 from chat.tools import DESCRIPTIONS, TOOLS
+from dbresilience import get_database_resources
 
 
 @pytest.mark.parametrize(
@@ -181,7 +182,7 @@ class TestOverTheAPI:
         assert reply["tool_calls"][0]["result"]["healthy"] is True
         assert "The database answers in" in reply["content"]
         if connection.settings_dict["ENGINE"] == "dbresilience":
-            assert "| At most | 10 |" in reply["content"]
+            assert f"| At most | {get_database_resources().configuration.max_size} |" in reply["content"]
             assert "| Requests that wait | 0 |" in reply["content"]
 
 

@@ -128,9 +128,7 @@ LONG_OUTAGE = {"FINAL_SAVE_SECONDS": 0.1, "UNSAVED_RETRY_SECONDS": 0.05, "TAKE_O
 
 
 @pytest.fixture
-def told_of_long_outage(
-    api: APIClient, agent: Any, outage: Outage, monkeypatch: pytest.MonkeyPatch
-) -> dict[str, Any]:
+def told_of_long_outage(api: APIClient, agent: Any, outage: Outage, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What a reader was told at last, who had read a whole answer with a tool call when the database was away."""
     for name, value in LONG_OUTAGE.items():
         monkeypatch.setattr(limits, name, value)
