@@ -19,7 +19,7 @@ from typing import Any
 
 import psycopg
 
-from .errors import classify
+from .errors import CANNOT_CONNECT, CONNECTION_LOST, classify
 
 LONGEST_CHECK_SECONDS = 5.0
 MEMORY_SECONDS = 0.2
@@ -74,6 +74,7 @@ class HealthProbe:
         running.set_result(health)
 
     def _ask(self) -> DatabaseHealth:
+        started: float | None = None
         try:
             arguments = dict(self._connect_arguments())
             for ours in ("slow_query_log", "log_addresses", "cursor_factory"):
@@ -89,7 +90,10 @@ class HealthProbe:
                 connection.execute("SELECT 1")
                 latency_ms = (perf_counter() - started) * 1000
         except Exception as error:  # whatever it is, the answer is "not healthy", never a 500
-            return DatabaseHealth(healthy=False, latency_ms=None, state=classify(error).name)
+            meaning = classify(error)
+            if started is None and meaning is CONNECTION_LOST:
+                meaning = CANNOT_CONNECT
+            return DatabaseHealth(healthy=False, latency_ms=None, state=meaning.name)
         finally:
             self._socket = None
         return DatabaseHealth(healthy=True, latency_ms=round(latency_ms, 3), state="ok")

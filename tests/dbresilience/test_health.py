@@ -80,7 +80,7 @@ def test_a_stopped_server_is_unhealthy_and_recovers(make_wrapper: MakeWrapper, p
     postgres.stop("immediate")
     time.sleep(MEMORY_SECONDS + 0.1)
     sick = resources.health()
-    assert (sick.healthy, sick.latency_ms, sick.state) == (False, None, "connection_lost")
+    assert (sick.healthy, sick.latency_ms, sick.state) == (False, None, "cannot_connect")
     postgres.start()
     time.sleep(MEMORY_SECONDS + 0.1)
     assert resources.health().healthy
