@@ -19,6 +19,10 @@ from tests.support.postgres import wait_until
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
+class Stop(Exception):
+    """Ends the loop of a thread that has none."""
+
+
 def keep_schedule(patch: pytest.MonkeyPatch, api: APIClient, agent: Any, fail: Callable[..., None]) -> None:
     def no_second_round(_: float) -> None:
         raise Stop

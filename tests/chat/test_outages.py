@@ -245,7 +245,3 @@ def test_nothing_fails_between_the_question_and_its_reply(
     assert answer.status_code == 503
     assert Message.objects.count() == 2
     assert Message.objects.get(pk=turn.reply.pk).status == "interrupted"
-
-
-class Stop(Exception):
-    """Ends the loop of a thread that has none."""
