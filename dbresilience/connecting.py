@@ -11,7 +11,6 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.base.base import NO_DB_ALIAS
 
-from . import cursors
 from .conf import OUR_KEYS, Configuration, age_and_pool
 from .connection import ResilientConnection
 from .identity import database_of, hashable
@@ -93,17 +92,11 @@ class ConnectingMixin(_Base):
     # Connecting
 
     def get_connection_params(self) -> dict[str, Any]:
-        """Return psycopg's arguments: Django's, without our options and with our cursors."""
-        given = self.settings_dict["OPTIONS"]
+        """Return psycopg's arguments: Django's, without our options."""
         configuration = Configuration.from_settings(self.alias, self.settings_dict, debug=settings.DEBUG)
         params = super().get_connection_params()
         for key in OUR_KEYS & params.keys():
             del params[key]
-        server_side = given.get("server_side_binding") is True
-        if "cursor_factory" in given:
-            params["cursor_factory"] = cursors.leased(given["cursor_factory"])
-        else:
-            params["cursor_factory"] = cursors.LeasedServerBindingCursor if server_side else cursors.LeasedCursor
         params["connect_timeout"] = round(configuration.connect_timeout_seconds)
         params["log_addresses"] = configuration.log_addresses
         if configuration.slow_query_seconds is not None:

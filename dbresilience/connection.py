@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import psycopg
 from psycopg.pq import ConnStatus
 
+from .cursors import leased
 from .errors import OUTCOME_LOST, is_fatal, is_session_lost, mark
 from .liveness import is_alive
 
@@ -132,7 +133,12 @@ class ResilientConnection(psycopg.Connection[Any]):
         """
         if self.lease is None and self.needs_lease:
             raise psycopg.InterfaceError("This connection was given back to its pool.")
-        return super().cursor(*args, **kwargs)
+        given = self.cursor_factory
+        self.cursor_factory = leased(given)  # type: ignore[arg-type]  # mypy holds classes to be unhashable
+        try:
+            return super().cursor(*args, **kwargs)
+        finally:
+            self.cursor_factory = given
 
     def execute(self, query: Any, params: Any = None, **kwargs: Any) -> Any:
         """Execute as psycopg does; its cursor, which nobody closes, does not keep the lease."""

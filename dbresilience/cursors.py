@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from django.db.backends.postgresql.base import Cursor, ServerBindingCursor, ServerSideCursor
+from django.db.backends.postgresql.base import ServerSideCursor
 from django.db.backends.utils import CursorWrapper
 from psycopg.pq import ConnStatus
 
@@ -215,21 +215,13 @@ class LeasedCursorWrapper(CursorWrapper):
             return self.cursor.fetchall()
 
 
-class LeasedCursor(LeasedCursorMixin, Cursor):
-    """Client-side binding, Django's default."""
-
-
-class LeasedServerBindingCursor(LeasedCursorMixin, ServerBindingCursor):
-    """Server-side binding, for ``OPTIONS["server_side_binding"]``."""
-
-
 class LeasedServerSideCursor(LeasedNamedCursorMixin, ServerSideCursor):
     """A named cursor, for ``QuerySet.iterator()``."""
 
 
 @cache
 def leased(cursor_factory: type[Any]) -> type[Any]:
-    """Return a cursor class of the user's own that counts as use of the lease, too."""
+    """Return the cursor class that is `cursor_factory` and counts as use of the lease."""
     if issubclass(cursor_factory, LeasedCursorMixin):
         return cursor_factory
     return type(f"Leased{cursor_factory.__name__}", (LeasedCursorMixin, cursor_factory), {})

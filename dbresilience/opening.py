@@ -38,7 +38,7 @@ class OpeningMixin(ConnectingMixin):
             )
             cursor = cursor_class(connection, name=name, scrollable=False, withhold=connection.autocommit)
         else:
-            cursor = connection.cursor_factory(connection)
+            cursor = cursors.leased(connection.cursor_factory)(connection)
         if connection.timezone is not self.timezone:
             loader = connection.adapters.get_loader(TIMESTAMPTZ_OID, Format.TEXT)
             if self.timezone == getattr(loader, "timezone", None):

@@ -8,7 +8,6 @@ AT_ONCE = "It expects a connection to stay in hand after a query; here it is giv
 
 KNOWN: dict[str, str] = {
     "Tests.test_connect_pool": "It expects Django's pool object and its sizes.",
-    "Tests.test_connect_server_side_binding": "It expects Django's cursor classes, not subclasses of them.",
     "Tests.test_pooling_health_checks": LOOKED_AT,
     "ConnectionHealthChecksTests.test_health_checks_enabled": LOOKED_AT,
     "ConnectionHealthChecksTests.test_health_checks_enabled_errors_occurred": LOOKED_AT,
@@ -16,4 +15,5 @@ KNOWN: dict[str, str] = {
     "ConnectionHealthChecksTests.test_set_autocommit_health_checks_enabled": LOOKED_AT,
     "ConnectionCreatedSignalTest.test_signal": "It expects connection_created for each lease, not each connection.",
     "ThreadTests.test_default_connection_thread_local": AT_ONCE,
+    "AssertNumQueriesUponConnectionTests.test_ignores_connection_configuration_queries": AT_ONCE,
 }
