@@ -27,10 +27,30 @@ django.setup()
 from django.contrib.auth.models import Group, User  # noqa: E402  # models need settings
 from django.core.handlers.wsgi import WSGIHandler  # noqa: E402
 from django.db import transaction  # noqa: E402
-from django.http import HttpRequest, HttpResponse  # noqa: E402
+from django.http import HttpRequest, HttpResponse, JsonResponse  # noqa: E402
 from django.urls import path  # noqa: E402
 
+from dbresilience import signals  # noqa: E402
+
 MODEL_SECONDS = float(os.environ["BENCH_MODEL_SECONDS"])
+waits: list[float] = []
+
+
+def note_wait(sender: str, wait_seconds: float, **details: Any) -> None:
+    """Keep how long a connection was waited for."""
+    waits.append(wait_seconds)
+
+
+# Only where it is asked for: a receiver costs a call for each lease.
+if os.environ.get("BENCH_WAITS"):
+    signals.connection_acquired.connect(note_wait)
+
+
+def waited(request: HttpRequest) -> JsonResponse:
+    """The waits since the last time this was asked, in seconds."""
+    taken = waits[:]
+    del waits[: len(taken)]
+    return JsonResponse({"waits": taken})
 
 
 def turn(request: HttpRequest, number: int) -> HttpResponse:
@@ -45,5 +65,5 @@ def turn(request: HttpRequest, number: int) -> HttpResponse:
     return HttpResponse(f"{user.username} {groups}")
 
 
-urlpatterns: list[Any] = [path("turn/<int:number>", turn)]
+urlpatterns: list[Any] = [path("turn/<int:number>", turn), path("waited", waited)]
 application = WSGIHandler()

@@ -5,11 +5,14 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psycopg
@@ -22,6 +25,7 @@ from .setups import BASELINE, DATABASE, Settings
 CLIENTS = 50
 THREADS = 64
 POOL_SIZE = 5
+WARM_SECONDS = 1.0
 APPLICATION = "bench-turns"  # tells its sessions from those of the other parts; PgBouncer passes it on
 
 
@@ -36,9 +40,17 @@ class Outcome:
 
 def run(server: PostgresServer, database: Settings, *, model_seconds: float, seconds: float) -> Outcome:
     """Serve one set-up and ask it for `seconds`."""
+    with served(database, model_seconds) as port:
+        return ask(server, port, seconds)
+
+
+@contextmanager
+def served(database: Settings, model_seconds: float, **variables: str) -> Iterator[int]:
+    """Run the site for the block; gives its port."""
     port = free_port()
     environment = os.environ | {
         "BENCH_DATABASE": json.dumps(database), "BENCH_MODEL_SECONDS": str(model_seconds), "PGAPPNAME": APPLICATION,
+        **variables,
     }  # fmt: skip
     command = [sys.executable, "-m", "gunicorn", "benchmarks.turn_site:application", "--bind", f"127.0.0.1:{port}",
                "--threads", str(THREADS), "--log-level", "error", "--graceful-timeout", "2",
@@ -46,7 +58,7 @@ def run(server: PostgresServer, database: Settings, *, model_seconds: float, sec
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         _wait_for(port)
-        return _ask(server, port, seconds)
+        yield port
     finally:
         process.terminate()
         process.wait(timeout=20)
@@ -67,14 +79,15 @@ def _wait_for(port: int) -> None:
             return
 
 
-def _ask(server: PostgresServer, port: int, seconds: float) -> Outcome:
+def ask(server: PostgresServer, port: int, seconds: float) -> Outcome:
+    """Let every client ask again and again for `seconds`, after a second in which they come at any moment."""
     answered = [0] * CLIENTS
     errors = [0] * CLIENTS
-    # The first second fills pools and threads.
-    begins = time.monotonic() + 1
+    begins = time.monotonic() + WARM_SECONDS
     ends = begins + seconds
 
     def client(number: int) -> None:
+        time.sleep(random.random() * WARM_SECONDS)
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=90)
         while time.monotonic() < ends:
             connection.request("GET", f"/turn/{number + 1}")
