@@ -47,11 +47,10 @@ def measure(server: PostgresServer, seconds: float) -> str:
             worker.wait()
     at = {part: waits[int(len(waits) * part)] * 1000 for part in (0.5, 0.99)}
     kind = f"{turns.CLIENTS} users, {WORKERS} polling workers, a model of {MODEL_SECONDS * 1000:.0f} ms"
-    return (
-        f"| {kind} | turns a second | leases | median wait ms | 99 % wait ms | longest ms | not 200 |\n|---|---:|---:|---:|---:|---:|---:|\n"
-        f"| dbresilience | {outcome.rate:.0f} | {len(waits)} | {at[0.5]:.2f} | {at[0.99]:.2f} | {waits[-1] * 1000:.1f} "
-        f"| {outcome.errors} |\n"
-    )
+    heads = (kind, "turns a second", "leases", "median wait ms", "99 % wait ms", "longest ms", "not 200")
+    figures = ("dbresilience", f"{outcome.rate:.0f}", f"{len(waits)}", f"{at[0.5]:.2f}", f"{at[0.99]:.2f}",
+               f"{waits[-1] * 1000:.1f}", f"{outcome.errors}")  # fmt: skip
+    return "\n".join([f"| {' | '.join(heads)} |", "|---" + "|---:" * 6 + "|", f"| {' | '.join(figures)} |", ""])
 
 
 def _waits(port: int) -> list[float]:
