@@ -22,7 +22,7 @@ from config import embedded
 from config.postgres import PostgresServer
 from config.startup import var_folder
 
-from . import crowd, queries, turns
+from . import crowd, instructions, queries, turns
 from .setups import BASELINE, DATABASE, Settings, pgbouncer, setups
 
 PACKAGES = ("Django", "psycopg", "psycopg-pool", "django-pg-real-pool", "django-db-connection-pool", "gunicorn")
@@ -30,7 +30,7 @@ PACKAGES = ("Django", "psycopg", "psycopg-pool", "django-pg-real-pool", "django-
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--only", choices=["queries", "turns", "crowd"], help="one part (all)")
+    parser.add_argument("--only", choices=["queries", "instructions", "turns", "crowd"], help="one part (all)")
     parser.add_argument("--rounds", type=int, default=3000, help="measured requests of each kind (3000)")
     parser.add_argument("--turn-rounds", type=int, default=3, help="measured runs of turns (3)")
     parser.add_argument("--turn-seconds", type=float, default=4, help="length of each (4)")
@@ -57,6 +57,9 @@ def main() -> int:
                 times = queries.measure(list(aliases), work, given.rounds)
                 print(queries.table(title, {aliases[alias]: taken for alias, taken in times.items()}), flush=True)
         _close_all()
+        if given.only in (None, "instructions"):
+            table = instructions.measure(compared, list(queries.KINDS))
+            print(table or "Instructions are not counted: there is no valgrind.\n", flush=True)
         if given.only in (None, "turns"):
             for model_seconds in (0.3, 0.1):
                 _turns(server, compared, model_seconds, given)

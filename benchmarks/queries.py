@@ -24,7 +24,7 @@ def measure(aliases: list[str], work: Work, rounds: int) -> dict[str, list[float
         random.shuffle(order)
         for alias in order:
             began = time.perf_counter()
-            with _request(alias):
+            with request(alias):
                 work(alias, number % USERS + 1)
             taken = time.perf_counter() - began
             if number >= 0:
@@ -35,7 +35,7 @@ def measure(aliases: list[str], work: Work, rounds: int) -> dict[str, list[float
 
 
 @contextmanager
-def _request(alias: str) -> Iterator[None]:
+def request(alias: str) -> Iterator[None]:
     """What Django's request signals do, for this connection alone."""
     from django.db import connections
 

@@ -26,7 +26,6 @@ CLIENTS = 50
 THREADS = 64
 POOL_SIZE = 5
 WARM_SECONDS = 1.0
-APPLICATION = "bench-turns"  # tells its sessions from those of the other parts; PgBouncer passes it on
 
 
 @dataclass(frozen=True)
@@ -48,9 +47,10 @@ def run(server: PostgresServer, database: Settings, *, model_seconds: float, sec
 def served(database: Settings, model_seconds: float, **variables: str) -> Iterator[int]:
     """Run the site for the block; gives its port."""
     port = free_port()
-    environment = os.environ | {
-        "BENCH_DATABASE": json.dumps(database), "BENCH_MODEL_SECONDS": str(model_seconds), "PGAPPNAME": APPLICATION,
-        **variables,
+    environment = os.environ | variables | {
+        "BENCH_DATABASE": json.dumps(database),
+        "BENCH_MODEL_SECONDS": str(model_seconds),
+        "PGAPPNAME": _application(port),
     }  # fmt: skip
     command = [sys.executable, "-m", "gunicorn", "benchmarks.turn_site:application", "--bind", f"127.0.0.1:{port}",
                "--threads", str(THREADS), "--log-level", "error", "--graceful-timeout", "2",
@@ -62,6 +62,11 @@ def served(database: Settings, model_seconds: float, **variables: str) -> Iterat
     finally:
         process.terminate()
         process.wait(timeout=20)
+
+
+def _application(port: int) -> str:
+    """Return the name that tells the sessions of this run from those of others; PgBouncer passes it on."""
+    return f"bench-{port}"
 
 
 def _wait_for(port: int) -> None:
@@ -106,7 +111,7 @@ def ask(server: PostgresServer, port: int, seconds: float) -> Outcome:
     with psycopg.connect(server.url(DATABASE), autocommit=True) as watcher:
         while any(thread.is_alive() for thread in threads):
             row = watcher.execute(
-                "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s", [APPLICATION]
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s", [_application(port)]
             ).fetchone()
             sessions = max(sessions, row[0] if row else 0)
             time.sleep(0.2)
