@@ -6,7 +6,16 @@ in `dbresilience.signals`.
 
 from __future__ import annotations
 
-from .errors import AcquireTimeout, Classification, DatabaseUnavailable, PinnedConnectionLost, TooManyWaiting, classify
+from .deadlines import deadline
+from .errors import (
+    AcquireTimeout,
+    Classification,
+    DatabaseUnavailable,
+    OutOfTime,
+    PinnedConnectionLost,
+    TooManyWaiting,
+    classify,
+)
 from .leasing import pinned
 from .resources import get_database_resources
 
@@ -14,9 +23,11 @@ __all__ = [
     "AcquireTimeout",
     "Classification",
     "DatabaseUnavailable",
+    "OutOfTime",
     "PinnedConnectionLost",
     "TooManyWaiting",
     "classify",
+    "deadline",
     "get_database_resources",
     "pinned",
 ]

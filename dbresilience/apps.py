@@ -17,7 +17,7 @@ class DbresilienceConfig(AppConfig):
 
     def ready(self) -> None:
         """Read every alias's options now, so that a mistake stops the start, not a request."""
-        from . import checks, logs, unavailable
+        from . import checks, deadlines, logs, unavailable
         from .connecting import ConnectingMixin
 
         for alias, given in settings.DATABASES.items():
@@ -26,3 +26,4 @@ class DbresilienceConfig(AppConfig):
         checks.register_all()
         logs.connect_receivers()
         unavailable.install()
+        deadlines.install()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.db.backends.postgresql import base as postgresql
 
-from . import logs, unavailable
+from . import deadlines, logs, unavailable
 from .wrapper import ResilienceMixin
 
 
@@ -14,3 +14,4 @@ class DatabaseWrapper(ResilienceMixin, postgresql.DatabaseWrapper):
 
 logs.connect_receivers()
 unavailable.install()
+deadlines.install()

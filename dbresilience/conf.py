@@ -73,6 +73,11 @@ OPTIONS: tuple[Option, ...] = (
     Option("resilience", "lease", one_of("transaction", "request"), "transaction", "",
            "When a connection goes back: at the end of the query or transaction, or at the end of "
            "the request as with Django's own pool.", ("lease",)),
+    Option("resilience", "deadline_seconds", optional(seconds()), 60.0, "seconds",
+           "Longest time one request may wait for the database in total: for connections, for "
+           "statements and between attempts. Then what runs is cancelled, also on a server that does not "
+           "answer. Work outside requests has none; see `dbresilience.deadline`. None means no limit.",
+           ("deadline_seconds",)),
     Option("resilience", "slow_query_seconds", optional(seconds(zero_allowed=True)), "auto",
            "seconds",
            "Statements that take at least this long are logged. None turns the log off; absent "
@@ -118,6 +123,7 @@ class Configuration:
     reconnect_failed: Callable[..., Any] | None
     name: str | None
     lease: str
+    deadline_seconds: float | None
     slow_query_seconds: float | None
     slow_query_parameters: bool
     statement_timeout_seconds: float | None

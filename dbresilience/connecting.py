@@ -99,6 +99,7 @@ class ConnectingMixin(_Base):
             del params[key]
         params["connect_timeout"] = round(configuration.connect_timeout_seconds)
         params["log_addresses"] = configuration.log_addresses
+        params["deadline_seconds"] = configuration.deadline_seconds
         if configuration.slow_query_seconds is not None:
             params["slow_query_log"] = SlowQueryLog(
                 self.alias, configuration.slow_query_seconds, configuration.slow_query_parameters

@@ -14,12 +14,17 @@ import psycopg
 from psycopg.pq import ConnStatus
 
 from .cursors import leased
+from .dialling import dial, read_refusal
 from .errors import OUTCOME_LOST, is_fatal, is_session_lost, mark
 from .liveness import is_alive
+from .overdue import DeadlineMixin
 
 if TYPE_CHECKING:
     from .lease import Lease
     from .slow_queries import SlowQueryLog
+
+OUR_ARGUMENTS = ("slow_query_log", "log_addresses", "deadline_seconds")
+"""Arguments of `ResilientConnection.connect` that psycopg's own does not know."""
 
 _QUOTED_HOST = re.compile(r"""\b(host name|server at|socket|host:?) ("[^"]*"|'[^']*')""")
 _MAYBE_ADDRESS = re.compile(r"[0-9a-fA-F.:%]{2,}")
@@ -49,8 +54,14 @@ class ConnectionObserver(Protocol):
 
     def connection_closed(self, connection: ResilientConnection) -> None: ...
 
+    def connection_overdue(
+        self, connection: ResilientConnection, *, answered: bool, is_server_silent: bool
+    ) -> None: ...
 
-class ResilientConnection(psycopg.Connection[Any]):
+    def take_parked(self) -> ResilientConnection | None: ...
+
+
+class ResilientConnection(DeadlineMixin, psycopg.Connection[Any]):
     """A psycopg connection that works for the holder of its lease only."""
 
     lease: Lease | None = None
@@ -82,6 +93,9 @@ class ResilientConnection(psycopg.Connection[Any]):
 
     slow_query_log: SlowQueryLog | None = None
 
+    answer_seconds: float | None = None
+    """Longest wait for a host to take the connection; None leaves it to `connect_timeout`."""
+
     timezone: Any = ...
     """The time zone its loaders are known to use, so that it need not be looked up for each cursor."""
 
@@ -93,30 +107,43 @@ class ResilientConnection(psycopg.Connection[Any]):
         observer: ConnectionObserver | None = None,
         slow_query_log: SlowQueryLog | None = None,
         log_addresses: bool = False,
+        deadline_seconds: float | None = None,
         **kwargs: Any,
     ) -> Self:
-        """Connect as psycopg does and tell `observer` how it went.
+        """Connect as psycopg does and tell `observer` how it went; take one that it has ready, if it has.
 
         libpq puts the server's address into the text of its errors; unless `log_addresses`, it
         is taken out before anybody can log it.
         """
         started = perf_counter()
+        connection = observer.take_parked() if observer is not None else None
         try:
-            connection = super().connect(conninfo, **kwargs)
+            if connection is None:
+                connection = super().connect(conninfo, **kwargs)
+                connection.connect_seconds = perf_counter() - started
         except Exception as exception:
-            if isinstance(exception, psycopg.Error) and not log_addresses:
-                exception.args = (without_addresses(str(exception)),)
+            if isinstance(exception, psycopg.Error):
+                read_refusal(exception)
+                if not log_addresses:
+                    exception.args = (without_addresses(str(exception)),)
             if observer is not None:
                 observer.connection_failed(exception, perf_counter() - started)
             raise
         connection.opened_at = monotonic()
         connection.session_pid = connection.pgconn.backend_pid
+        connection.deadline_seconds = deadline_seconds
         connection.slow_query_log = slow_query_log
         connection.add_notice_handler(connection._remember_farewell)
         if observer is not None:
             connection.observer = observer
-            observer.connection_opened(connection, perf_counter() - started)
-        return connection
+            observer.connection_opened(connection, connection.connect_seconds)
+        return connection  # type: ignore[return-value]  # a parked one is of this class
+
+    @classmethod
+    def _connect_gen(cls, conninfo: str = "", *, timeout: float | None = None) -> Any:
+        # psycopg's own step, one address at a time; replaced because it hides the SQLSTATE of a refusal.
+        pgconn = yield from dial(conninfo, timeout_seconds=timeout, answer_seconds=cls.answer_seconds)
+        return cls(pgconn)
 
     def close(self) -> None:
         """Close as psycopg does, and tell the observer once."""
@@ -190,6 +217,12 @@ class ResilientConnection(psycopg.Connection[Any]):
             self.pgconn.parameter_status(b"in_hot_standby"),
             self.pgconn.parameter_status(b"default_transaction_read_only"),
         )
+
+
+class ProbingConnection(ResilientConnection):
+    """Dials again where packets are swallowed, instead of waiting for the system to repeat them."""
+
+    answer_seconds = 1.0
 
 
 class PhysicalConnections:

@@ -46,6 +46,20 @@ class TooManyWaiting(DatabaseUnavailable):
     """The pool's `max_waiting` requests were waiting already."""
 
 
+class OutOfTime(DatabaseUnavailable):
+    """The request's deadline had passed before it asked for this connection."""
+
+
+class StatementOverdue(psycopg.OperationalError):
+    """A statement was given up at the request's deadline; Django's OperationalError has it as its cause.
+
+    Attributes:
+        was_sent: False if the deadline had passed before, so that the server never saw the statement.
+    """
+
+    was_sent = True
+
+
 class PinnedConnectionLost(InterfaceError):
     """The connection of a `pinned()` block was closed within it; what was set on it is gone."""
 
@@ -97,6 +111,8 @@ SERIALIZATION = Classification("serialization", 503, retry=TRANSACTION, retry_af
 OUTCOME_UNKNOWN = Classification("outcome_unknown", 503, evict=True, condemn=True, outage=True)
 LOCK_NOT_AVAILABLE = Classification("lock_not_available", 503, retry_after_seconds=1)
 TIMEOUT = Classification("timeout", 504)
+OUT_OF_TIME = Classification("out_of_time", 504)
+DEADLINE_EXCEEDED = Classification("deadline_exceeded", 503, evict=True, outage=True)
 TRANSACTION_TIMEOUT = Classification("transaction_timeout", 504, evict=True)
 IDLE_IN_TRANSACTION = Classification("idle_in_transaction", evict=True, retry=TRANSACTION)
 DATABASE_DROPPED = Classification("database_dropped", evict=True, condemn=True)
@@ -190,11 +206,13 @@ def classify(exc: BaseException) -> Classification:
         return replace(CANNOT_CONNECT, retry_after_seconds=exc.retry_after_seconds)
     if isinstance(exc, (AcquireTimeout, TooManyWaiting)):
         return replace(POOL_EXHAUSTED, retry_after_seconds=exc.retry_after_seconds)
+    if isinstance(exc, OutOfTime):
+        return OUT_OF_TIME
     if isinstance(exc, DatabaseUnavailable):
         if isinstance(exc.__cause__, psycopg.ProgrammingError):
             return NOT_TRANSIENT  # a connection option that does not exist will not come into being
         found = classify(exc.__cause__) if exc.__cause__ is not None else UNAVAILABLE
-        if found is CONNECTION_LOST:
+        if found in (CONNECTION_LOST, DEADLINE_EXCEEDED):
             found = CANNOT_CONNECT
         elif not found.unavailable:
             # A request that never got a connection is refused whatever the reason was.
@@ -224,6 +242,8 @@ def is_fatal(severity: str | None) -> bool:
 
 def is_session_lost(error: psycopg.Error) -> bool:
     """Whether the session ended instead of answering, as opposed to answering with an error."""
+    if isinstance(error, StatementOverdue):
+        return error.was_sent
     if error.sqlstate is not None:
         return is_fatal(error.diag.severity_nonlocalized)
     return _classify_psycopg(error) is CONNECTION_LOST
@@ -231,6 +251,8 @@ def is_session_lost(error: psycopg.Error) -> bool:
 
 def was_sent(error: psycopg.Error) -> bool:
     """Whether the statement may have reached the server: False when psycopg found the connection closed before."""
+    if isinstance(error, StatementOverdue):
+        return error.was_sent
     return error.sqlstate is not None or "connection is closed" not in str(error)
 
 
@@ -238,6 +260,8 @@ def _classify_psycopg(exc: psycopg.Error) -> Classification:
     origin = getattr(exc, "_dbresilience_origin", None)
     if origin is not None:
         return OUTCOME_UNKNOWN if origin == OUTCOME_LOST else NOT_TRANSIENT
+    if isinstance(exc, StatementOverdue):
+        return DEADLINE_EXCEEDED if exc.was_sent else OUT_OF_TIME
     if isinstance(exc, ConnectionTimeout):
         return CANNOT_CONNECT
     code = exc.sqlstate

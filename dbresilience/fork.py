@@ -27,7 +27,7 @@ def forget(pools: Iterable[Pool]) -> None:
 
 
 def _forget(pool: Pool, null: int) -> None:
-    generation = pool.take_generation()
+    generation = pool.forget_threads()
     if generation is not None:
         generation.abandon()
     for lease in list(pool.leases.values()):

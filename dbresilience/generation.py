@@ -12,6 +12,7 @@ from psycopg_pool import ConnectionPool
 from . import signals
 from .conf import Configuration
 from .connection import ResilientConnection
+from .errors import StatementOverdue
 from .signals import emit
 from .spares import Spares
 
@@ -25,6 +26,10 @@ class Owner(Protocol):
     def connection_opened(self, connection: ResilientConnection) -> None: ...
 
     def connection_failed(self, generation: Generation, exception: Exception) -> None: ...
+
+    def connection_overdue(self, generation: Generation, cause: Exception, *, is_server_silent: bool) -> None: ...
+
+    def take_parked(self) -> ResilientConnection | None: ...
 
 
 class Generation:
@@ -41,8 +46,6 @@ class Generation:
         self.number = number
         self.alias = owner.alias
         self.condemned = False
-        self.failure: Exception | None = None
-        """Why nobody could connect, when that is what ended this generation."""
         self._owner = owner
         self._configuration = owner.configuration
         # psycopg_pool would count those who wait for their own connection to open; see `Pool.acquire`.
@@ -100,6 +103,33 @@ class Generation:
         """Announce a failed attempt (see `ConnectionObserver`)."""
         emit(signals.connection_failed, self.alias, exception=exception, connect_seconds=seconds)
         self._owner.connection_failed(self, exception)
+
+    def connection_overdue(self, connection: ResilientConnection, *, answered: bool, is_server_silent: bool) -> None:
+        """Announce a statement that was given up (see `overdue.OverdueObserver`)."""
+        lease = connection.lease
+        emit(
+            signals.statement_overdue,
+            self.alias,
+            answered=answered,
+            deadline_seconds=connection.deadline_seconds,
+            query=lease.last_query_text if lease is not None else "",
+            backend_pid=connection.session_pid,
+        )
+        if not answered:
+            cause = StatementOverdue("A statement was never answered.")
+            self._owner.connection_overdue(self, cause, is_server_silent=is_server_silent)
+
+    def take_parked(self) -> ResilientConnection | None:
+        """Hand over a connection that is open already (see `ConnectionObserver`)."""
+        return self._owner.take_parked()
+
+    def grow(self) -> None:
+        """Open one connection now, whether somebody waits for it or not."""
+        least, most = self.psycopg_pool.min_size, self.psycopg_pool.max_size
+        if least < most:
+            # A larger min_size connects at once; a larger max_size waits for demand.
+            self.psycopg_pool.resize(least + 1, most)
+            self.psycopg_pool.resize(least, most)
 
     def _configured_by(self, configure: Callable[[ResilientConnection], None]) -> Callable[[ResilientConnection], None]:
         """Let a session that cannot be set up count as one that could not be had."""

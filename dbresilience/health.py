@@ -19,6 +19,7 @@ from typing import Any
 
 import psycopg
 
+from .connection import OUR_ARGUMENTS
 from .errors import CANNOT_CONNECT, CONNECTION_LOST, classify
 
 LONGEST_CHECK_SECONDS = 5.0
@@ -77,7 +78,7 @@ class HealthProbe:
         started: float | None = None
         try:
             arguments = dict(self._connect_arguments())
-            for ours in ("slow_query_log", "log_addresses", "cursor_factory"):
+            for ours in (*OUR_ARGUMENTS, "cursor_factory"):
                 arguments.pop(ours, None)
             # 2 seconds is the least libpq accepts. A black hole ends after 5 (in milliseconds),
             # so that the check in flight does not stay for ever.

@@ -117,11 +117,13 @@ class Lease:
             signals.cursor_left_open,
             self.pool.alias,
             opened_by=f"{code.co_qualname} ({code.co_filename}:{code.co_firstlineno})" if code else "unknown code",
-            query=self._last_query_text(),
+            query=self.last_query_text,
             held_seconds=self.held_seconds,
         )
 
-    def _last_query_text(self) -> str:
+    @property
+    def last_query_text(self) -> str:
+        """The last statement without parameters, shortened."""
         if self.last_query is None:
             return "no statement yet"
         what = self.last_query if isinstance(self.last_query, str) else type(self.last_query).__name__
@@ -132,7 +134,7 @@ class Lease:
         """Say who holds the connection, for how long, and what it did last; without parameters."""
         who = f"{self.request.method} {self.request.path}" if self.request else "no request"
         thread = self.holder.thread.name if self.holder is not None else "nobody"
-        return f"{who} in {thread} for {self.held_seconds:.1f} s ({self._last_query_text()})"
+        return f"{who} in {thread} for {self.held_seconds:.1f} s ({self.last_query_text})"
 
     @property
     def held_seconds(self) -> float:

@@ -39,6 +39,15 @@ _MESSAGES: tuple[tuple[Any, str, int, str], ...] = (
     (signals.cursor_left_open, "cursor_left_open", logging.WARNING,
      "pool %(alias)s: a cursor opened by %(opened_by)s was left open and kept its connection for "
      "%(held_seconds).3f s, with: %(query)s"),
+    (signals.breaker_opened, "breaker_opened", logging.ERROR,
+     "pool %(alias)s refuses requests until the database can be reached: %(cause)s"),
+    (signals.breaker_closed, "breaker_closed", logging.WARNING,
+     "pool %(alias)s can reach the database again after %(open_seconds).1f s"),
+    (signals.pool_paused, "pool_paused", logging.WARNING, "pool %(alias)s is paused for up to %(seconds).0f s"),
+    (signals.pool_resumed, "pool_resumed", logging.WARNING, "pool %(alias)s goes on"),
+    (signals.statement_overdue, "statement_overdue", logging.WARNING,
+     "pool %(alias)s cancelled a statement at its request's deadline of %(deadline_seconds)s s "
+     "(answered: %(answered)s): %(query)s"),
     (signals.acquire_timed_out, "acquire_timed_out", logging.WARNING,
      "pool %(alias)s had no connection for %(waited_seconds).1f s: %(snapshot)s"),
 )  # fmt: skip

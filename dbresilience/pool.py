@@ -1,4 +1,4 @@
-"""One psycopg_pool, steered: acquire, release, generations, recovery.
+"""One psycopg_pool, steered: acquire, release, recovery.
 
 psycopg_pool owns the queue, the hand-off and the background threads. What it lacks is a verdict:
 after an outage it finds dead connections one at a time and retries with a delay that doubles
@@ -6,14 +6,13 @@ without a cap, while its dead slots still count as taken. So a *generation* here
 `psycopg_pool.ConnectionPool`, and proof of death replaces it as a whole: idle connections are
 closed, waiters are woken, and the next request connects at once.
 
-A generation is replaced when one of its connections was told FATAL or found cut, or when
-connecting fails while none of its connections is left. In that second case those who wait are
-refused at once, with the reason.
+A generation is replaced when one of its connections was told FATAL, found cut or never answered, or when
+connecting fails while none of its connections is left. In that last case the breaker opens (see
+`admission`).
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Any
@@ -23,15 +22,19 @@ from psycopg.pq import TransactionStatus
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from . import signals
+from .admission import FULL, HANGING_SECONDS, Admission
 from .conf import Configuration
-from .connection import PhysicalConnections, ResilientConnection
-from .errors import AcquireTimeout
+from .connection import PhysicalConnections, ProbingConnection, ResilientConnection
+from .deadlines import current_allowance, deadline
+from .errors import AcquireTimeout, classify
 from .generation import Generation
+from .generations import Generations
 from .lease import Holder, Lease
 from .liveness import cause_of_death, is_alive, is_hung_up, is_spent
+from .overdue import CLEANUP_SECONDS
 from .session_state import clean_session
 from .signals import emit
-from .snapshot import PoolSnapshot, timed_out, too_many_waiting, unreachable
+from .snapshot import PoolSnapshot, out_of_time, paused, timed_out, too_many_waiting, unreachable
 
 _IDLE = int(TransactionStatus.IDLE)
 RECLAIM_SECONDS = 1.0
@@ -46,6 +49,7 @@ class Pool:
         configuration: sizes and timeouts.
         connect_arguments: returns those of `psycopg.connect`.
         configure: called with each new connection.
+        on_server_full: called with this pool when the server had no slot for one more connection.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class Pool:
         configuration: Configuration,
         connect_arguments: Callable[[], Mapping[str, Any]],
         configure: Callable[[ResilientConnection], None],
+        on_server_full: Callable[[Pool], None] = lambda pool: None,
     ) -> None:
         self.alias = alias
         self.configuration = configuration
@@ -61,14 +66,20 @@ class Pool:
         self.physical = PhysicalConnections()
         self.opened_total = 0
         self.connect_failures_total = 0
+        self.server_full_total = 0
         self.last_failure: Exception | None = None
         self.lease_ends_with_transaction = configuration.lease == "transaction"
         self._connect_arguments = connect_arguments
         self._configure = configure
-        self._room = threading.Condition()
-        self._generation: Generation | None = None
-        self._generations = 0
-        self._waiting_for_room = 0
+        self._on_server_full = on_server_full
+        self._parked: list[ResilientConnection] = []
+        self.generations = Generations(self, connect_arguments, configure)
+        self.admission = Admission(
+            alias,
+            self._dial,
+            refusal=lambda cause: unreachable(alias, cause, configuration),
+            paused=lambda waited_seconds: paused(self.snapshot(), waited_seconds, configuration),
+        )
 
     # Acquire and release
 
@@ -80,32 +91,24 @@ class Pool:
             TooManyWaiting: `max_waiting` requests wait already.
             DatabaseUnavailable: the server cannot be reached; the cause is attached.
         """
-        configuration = self.configuration
-        remaining = configuration.timeout
+        seconds = self.configuration.timeout
+        allowance = current_allowance()
+        if allowance is not None:
+            left = allowance.remaining(self.configuration.deadline_seconds)
+            if left is not None and left < seconds:
+                if left <= 0:
+                    raise out_of_time(self.alias, self.configuration)
+                seconds = left
         started = perf_counter()
-        reclaimed = len(self.leases) >= configuration.max_size and self._reclaim_orphans()
-        while True:
-            generation = self._generation or self._open(remaining)
-            if configuration.max_waiting and self.snapshot().queued >= configuration.max_waiting:
-                raise too_many_waiting(self.snapshot(), configuration)
-            try:
-                connection = generation.take(remaining)
-            except PoolClosed:
-                if generation.failure is not None:
-                    raise unreachable(self.alias, generation.failure, self.configuration) from generation.failure
-                # Closed by us, or by somebody who has `connection.pool`: its successor may serve us.
-                self.condemn(generation, "closed from outside")
-            except PoolTimeout as error:
-                # A thread that ended while others waited may have left one.
-                if not reclaimed and self._reclaim_orphans():
-                    reclaimed, remaining = True, RECLAIM_SECONDS
-                    continue
-                raise self._timed_out(perf_counter() - started) from (self.last_failure or error)
-            else:
-                if self._is_fit(connection, generation):
-                    break
-            remaining = configuration.timeout - (perf_counter() - started)
+        try:
+            connection, generation = self._take(seconds, started)
+        except BaseException:
+            if allowance is not None:
+                allowance.spend(perf_counter() - started)
+            raise
         lease = Lease(holder, connection, self, generation, started)
+        if allowance is not None:
+            allowance.spend(lease.wait_seconds)
         connection.lease = lease
         connection.needs_lease = True
         self.leases[lease] = lease
@@ -113,6 +116,37 @@ class Pool:
             pid = connection.backend_pid
             emit(signals.connection_acquired, self.alias, wait_seconds=lease.wait_seconds, backend_pid=pid)
         return lease
+
+    def _take(self, seconds: float, started: float) -> tuple[ResilientConnection, Generation]:
+        configuration = self.configuration
+        remaining = seconds
+        reclaimed = len(self.leases) >= configuration.max_size and self._reclaim_orphans()
+        while True:
+            if not self.admission.clear:
+                self.admission.admit(remaining)
+                remaining = seconds - (perf_counter() - started)
+            generation = self.generations.current or self.generations.open(remaining)
+            if configuration.max_waiting and self.snapshot().queued >= configuration.max_waiting:
+                raise too_many_waiting(self.snapshot(), configuration)
+            try:
+                connection = generation.take(remaining)
+            except PoolClosed:
+                # By us; or by somebody who has `connection.pool`, and then its successor may serve us.
+                self.condemn(generation, "closed from outside")
+            except PoolTimeout as error:
+                # A thread that ended while others waited may have left one.
+                if not reclaimed and self._reclaim_orphans():
+                    reclaimed, remaining = True, RECLAIM_SECONDS
+                    continue
+                waited_seconds = perf_counter() - started
+                refusal = self.timed_out(waited_seconds)
+                if waited_seconds >= HANGING_SECONDS and not self._has_connections(generation):
+                    self.admission.report_suspicion(refusal)
+                raise refusal from (self.last_failure or error)
+            else:
+                if self._is_fit(connection, generation):
+                    return connection, generation
+            remaining = seconds - (perf_counter() - started)
 
     def _is_fit(self, connection: ResilientConnection, generation: Generation) -> bool:
         """Whether a connection just taken can be lent; if not it is given up."""
@@ -154,18 +188,19 @@ class Pool:
         # A transaction may be open with autocommit on, too, by a BEGIN of one's own.
         if connection.pgconn.transaction_status != _IDLE or not connection.autocommit or lease.needs_reset:
             try:
-                connection.rollback()
-                if not connection.autocommit:
-                    connection.autocommit = True
-                if lease.needs_reset:
-                    clean_session(connection, self._configure)
+                with deadline(CLEANUP_SECONDS):
+                    connection.rollback()
+                    if not connection.autocommit:
+                        connection.autocommit = True
+                    if lease.needs_reset:
+                        clean_session(connection, self._configure)
             except psycopg.Error as error:
                 self._bury(connection, generation, error)
                 return
         if generation.condemned:
             connection.close()
             # The successor was kept small so that the sum stays within max_size.
-            self._resize_for_survivors()
+            self.generations.resize_for_survivors()
         else:
             generation.put_back(connection)
 
@@ -179,51 +214,33 @@ class Pool:
         if meaning.condemn:
             self.condemn(generation, reason)
         if generation.condemned:
-            self._resize_for_survivors()
+            self.generations.resize_for_survivors()
         else:
             generation.give_up(connection)
 
-    # Generations
+    # Ends
 
-    def _open(self, timeout: float) -> Generation:
-        deadline = perf_counter() + timeout
-        with self._room:
-            # Sessions of an older generation still in use count towards max_size.
-            while self._generation is None and len(self.leases) >= self.configuration.max_size:
-                self._waiting_for_room += 1
-                try:
-                    if not self._room.wait(timeout=deadline - perf_counter()):
-                        raise self._timed_out(self.configuration.timeout)
-                finally:
-                    self._waiting_for_room -= 1
-            if self._generation is not None:
-                return self._generation
-            self._generations += 1
-            generation = Generation(self._generations, self, len(self.leases), self._connect_arguments, self._configure)
-            self._generation = generation
-        sizes = {"max_size": self.configuration.max_size, "min_size": self.configuration.min_size}
-        emit(signals.pool_opened, self.alias, generation=generation.number, **sizes)
-        return generation
-
-    def condemn(self, generation: Generation, reason: str, *, unreachable: bool = False) -> None:
+    def condemn(self, generation: Generation, reason: str) -> None:
         """Give up all connections of `generation`: idle ones now, used ones on release."""
-        with self._room:
-            if generation.condemned:
-                return
-            generation.condemned = True
-            if self._generation is generation:
-                self._generation = None
-        generation.close_soon()
-        about = {"generation": generation.number, "reason": reason, "unreachable": unreachable}
-        emit(signals.pool_condemned, self.alias, **about)
+        self.generations.condemn(generation, reason)
 
-    def _resize_for_survivors(self) -> None:
-        with self._room:
-            self._room.notify_all()
-            generation = self._generation
-            if generation is not None:
-                leases = list(self.leases.values())
-                generation.make_room_for(sum(1 for lease in leases if lease.generation is not generation))
+    def recycle(self) -> None:
+        """Replace every connection: idle ones now, used ones on release."""
+        generation = self.generations.current
+        if generation is not None:
+            self.condemn(generation, "recycled")
+
+    def release_idle(self) -> bool:
+        """Let go of every connection if none is in use, for somebody who needs the server's slots.
+
+        Returns:
+            Whether there were any.
+        """
+        generation = self.generations.current
+        if generation is None or self.leases or not generation.idle:
+            return False
+        self.condemn(generation, "the server is full")
+        return True
 
     def close(self, reason: str = "closed", *, wait_seconds: float = 1.0) -> None:
         """Close all connections, used ones on release; the next acquire opens the pool again.
@@ -232,20 +249,17 @@ class Pool:
             reason: for the signal.
             wait_seconds: how long to wait for each of the pool's threads to end.
         """
-        with self._room:
-            generation, self._generation = self._generation, None
-            if generation is None:
-                return
-            generation.condemned = True
+        generation = self.generations.take()
+        if generation is None:
+            return
         generation.close(wait_seconds=wait_seconds)
         emit(signals.pool_closed, self.alias, reason=reason)
 
-    def take_generation(self) -> Generation | None:
-        """Hand over the current generation, for a forked child; the pool starts anew."""
-        self._room = threading.Condition()
+    def forget_threads(self) -> Generation | None:
+        """In a forked child: hand over the current generation; the pool starts anew."""
         self.physical.forget_lock()
-        generation, self._generation = self._generation, None
-        return generation
+        self.admission.forget_threads()
+        return self.generations.forget_threads()
 
     # News of a generation (see `generation.Owner`)
 
@@ -256,12 +270,39 @@ class Pool:
         self.physical.add(connection)
 
     def connection_failed(self, generation: Generation, exception: Exception) -> None:
-        """Count a failed attempt; with no connection left, refuse those who wait."""
+        """Count a failed attempt; with no connection left, those who wait are refused or wait for better times."""
         self.connect_failures_total += 1
         self.last_failure = exception
-        if not self._has_connections(generation):
-            generation.failure = exception
-            self.condemn(generation, "the server cannot be reached", unreachable=True)
+        if classify(exception).name in FULL:
+            self.server_full_total += 1
+            self._on_server_full(self)
+        # What comes of an attempt that began before the generation was condemned is no news.
+        if not generation.condemned and not self._has_connections(generation):
+            self.admission.report_outage(exception)
+            self.generations.condemn(generation, "the server cannot be reached", unreachable=True)
+
+    def connection_overdue(self, generation: Generation, cause: Exception, *, is_server_silent: bool) -> None:
+        """Give up a generation of which one connection never answered; ask whether the server answers at all."""
+        self.generations.condemn(generation, "a statement was never answered")
+        if is_server_silent:
+            self.admission.report_suspicion(cause)
+
+    def take_parked(self) -> ResilientConnection | None:
+        """Hand over the connection that a probe has left, once."""
+        try:
+            return self._parked.pop()
+        except IndexError:
+            return None
+
+    def _dial(self) -> None:
+        """Connect, to find out whether that is possible; the connection is the first of the next generation."""
+        connection = ProbingConnection.connect(**self._connect_arguments())
+        self._parked.append(connection)
+        try:
+            self.generations.open(timeout=0.0).grow()
+        except AcquireTimeout:  # those of an older generation are all still in use
+            self._parked.clear()
+            connection.close()
 
     def _has_connections(self, generation: Generation) -> bool:
         # A connection whose holder has not noticed yet that it was cut will serve nobody.
@@ -273,25 +314,29 @@ class Pool:
 
     def psycopg_pool(self) -> ConnectionPool[ResilientConnection]:
         """Return psycopg's pool of the current generation, with all that is idle in it."""
-        generation = self._generation or self._open(self.configuration.timeout)
+        generation = self.generations.current or self.generations.open(self.configuration.timeout)
         generation.settle()
         return generation.psycopg_pool
 
     def snapshot(self) -> PoolSnapshot:
         """Return the numbers of this moment; opens nothing."""
-        generation = self._generation
+        generation = self.generations.current
         return PoolSnapshot.of(
             self.alias,
             self.configuration,
             in_use=len(self.leases),
             idle=generation.idle if generation is not None else 0,
-            waiting=self._waiting_for_room + (generation.waiting if generation is not None else 0),
-            generation=generation.number if generation is not None else self._generations,
+            waiting=self.generations.waiting_for_room + (generation.waiting if generation is not None else 0),
+            generation=self.generations.number,
             opened_total=self.opened_total,
             connect_failures_total=self.connect_failures_total,
+            server_full_total=self.server_full_total,
+            breaker_opened_total=self.admission.opened_total,
+            breaker=self.admission.state,
         )
 
-    def _timed_out(self, waited_seconds: float) -> AcquireTimeout:
+    def timed_out(self, waited_seconds: float) -> AcquireTimeout:
+        """Say that no connection was had in time, and who has them."""
         snapshot = self.snapshot()
         emit(signals.acquire_timed_out, self.alias, waited_seconds=waited_seconds, snapshot=snapshot)
         longest = sorted(self.leases.values(), key=lambda lease: lease.acquired_at)[:3]

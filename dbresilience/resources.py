@@ -44,7 +44,9 @@ class DatabaseResources:
         self.isolation_level = isolation_level
         self.database = database
         """Host, port and name: which database this is, for closing all that use it."""
-        self.pool = Pool(alias, configuration, connect_arguments, configure) if configuration.pooled else None
+        self.pool: Pool | None = None
+        if configuration.pooled:
+            self.pool = Pool(alias, configuration, connect_arguments, configure, on_server_full=self._release_idle)
         self.probe = HealthProbe(connect_arguments)
         self.inherited = False
         """Whether a forked child has this from its parent and must not use it."""
@@ -62,6 +64,12 @@ class DatabaseResources:
             timeout_seconds: longest time this call takes; then the answer is unhealthy.
         """
         return self.probe.check(timeout_seconds=timeout_seconds)
+
+    def _release_idle(self, needy: Pool) -> None:
+        """Let this process's other pools on the same server give their idle connections to the one in need."""
+        for resources in all_resources():
+            if resources.pool not in (None, needy) and resources.database[:2] == self.database[:2]:
+                resources.pool.release_idle()
 
     def close(self, reason: str = "closed", *, wait_seconds: float = 1.0) -> None:
         """Close the pool's connections, used ones on release; the next query opens it again."""

@@ -48,6 +48,23 @@ function that opened the last one), `query`, `held_seconds`."""
 acquire_timed_out = Signal()
 """No connection became free in time. Carries `waited_seconds`, `snapshot`."""
 
+breaker_opened = Signal()
+"""The database cannot be reached: requests are refused at once from now on. Carries `cause`,
+`classification`."""
+
+breaker_closed = Signal()
+"""The database can be reached again. Carries `open_seconds`."""
+
+pool_paused = Signal()
+"""Requests wait for a connection until `resume()`. Carries `seconds`, the longest."""
+
+pool_resumed = Signal()
+"""A pause was ended."""
+
+statement_overdue = Signal()
+"""A statement was cancelled at the request's deadline. Carries `answered` (whether the server said so; if not, the
+connection was closed), `deadline_seconds`, `query`, `backend_pid`."""
+
 slow_query = Signal()
 """A statement took at least `slow_query_seconds`. Carries `query`, a
 `dbresilience.slow_queries.SlowQuery`."""
@@ -58,6 +75,8 @@ request_refused = Signal()
 
 __all__ = [
     "acquire_timed_out",
+    "breaker_closed",
+    "breaker_opened",
     "connection_acquired",
     "connection_closed",
     "connection_failed",
@@ -69,8 +88,11 @@ __all__ = [
     "pool_closed",
     "pool_condemned",
     "pool_opened",
+    "pool_paused",
+    "pool_resumed",
     "request_refused",
     "slow_query",
+    "statement_overdue",
 ]
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from .conf import Configuration
-from .errors import AcquireTimeout, DatabaseUnavailable, TooManyWaiting
+from .errors import AcquireTimeout, DatabaseUnavailable, OutOfTime, TooManyWaiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +23,13 @@ class PoolSnapshot:
     generation: int = 0
     opened_total: int = 0
     connect_failures_total: int = 0
+    server_full_total: int = 0
+    breaker_opened_total: int = 0
+    breaker: str = "closed"
+    """``closed``, ``open`` (requests are refused: the database is away) or ``paused``."""
 
     @classmethod
-    def of(cls, alias: str, configuration: Configuration, *, in_use: int, idle: int, **numbers: int) -> PoolSnapshot:
+    def of(cls, alias: str, configuration: Configuration, *, in_use: int, idle: int, **numbers: Any) -> PoolSnapshot:
         """Put together what the pool counts and what it was told."""
         return cls(
             alias=alias,
@@ -79,5 +84,22 @@ def unreachable(alias: str, cause: Exception, configuration: Configuration) -> D
     """The server cannot be reached, or refused us."""
     return DatabaseUnavailable(
         f"The database of pool {alias!r} cannot be reached: {' '.join(str(cause).split())}",
+        retry_after_seconds=configuration.retry_after_seconds,
+    )
+
+
+def out_of_time(alias: str, configuration: Configuration) -> OutOfTime:
+    """The request has waited for the database as long as it may."""
+    return OutOfTime(
+        f"The request's deadline had passed before it asked pool {alias!r} for a connection; "
+        f"deadline_seconds is {configuration.deadline_seconds}.",
+        retry_after_seconds=configuration.retry_after_seconds,
+    )
+
+
+def paused(snapshot: PoolSnapshot, waited_seconds: float, configuration: Configuration) -> DatabaseUnavailable:
+    """An operator has paused the pool, for longer than this request could wait."""
+    return DatabaseUnavailable(
+        f"Pool {snapshot.alias!r} is paused by an operator, and {waited_seconds:.1f} s were not enough: {snapshot}.",
         retry_after_seconds=configuration.retry_after_seconds,
     )

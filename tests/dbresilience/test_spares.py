@@ -28,7 +28,7 @@ def test_a_spare_returns_to_psycopgs_pool(make_wrapper: MakeWrapper) -> None:
     """There its age and idleness are looked at."""
     wrapper = make_wrapper()
     pid_of(wrapper)
-    generation = wrapper.resources.pool._generation  # type: ignore[union-attr]
+    generation = wrapper.resources.pool.generations.current  # type: ignore[union-attr]
     assert generation is not None
     assert generation.psycopg_pool.get_stats()["pool_available"] == 0
     wait_until(lambda: generation.psycopg_pool.get_stats()["pool_available"] == 1)
@@ -118,7 +118,7 @@ def test_old_connections_go_one_at_a_time(make_wrapper: MakeWrapper, postgres: T
         thread.start()
     for thread in threads:
         thread.join()
-    generation = wrapper.resources.pool._generation  # type: ignore[union-attr]
+    generation = wrapper.resources.pool.generations.current  # type: ignore[union-attr]
     assert generation is not None
     wait_until(lambda: generation.psycopg_pool.get_stats()["pool_available"] == 4)
     time.sleep(1.5)

@@ -1,0 +1,245 @@
+"""May this request have a connection? At once, after a wait, or not now: a breaker and the operator's pause.
+
+The breaker opens when the database cannot be reached. Then nobody dials but a *probe*, in a
+thread of its own and only when somebody asks; everybody else is refused at once with the cause that was found
+last. A server that is starting, and one that is full, are worth a wait. What only looks like an
+outage (a statement that was never answered) is a *suspicion*, for a probe to confirm.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from time import monotonic
+
+import psycopg
+
+from . import signals
+from .dialling import nobody_listened
+from .errors import CANNOT_CONNECT, POOLER_FULL, SERVER_FULL, STARTING, Classification, DatabaseUnavailable, classify
+from .signals import emit
+
+GLANCE_SECONDS = 0.04
+"""How long a request waits for a probe that has just begun; most have succeeded or failed by then."""
+STALE_SECONDS = 10.0
+"""Age of a verdict that is no longer one, as after a quiet night: whoever asks then waits for a probe."""
+HANGING_SECONDS = 1.0
+"""When a probe hangs: a suspicion is confirmed, nobody waits for it longer, and another may start beside it."""
+MOST_PROBES = 3
+LISTEN_SECONDS = 0.1
+"""Between two probes while nothing listens at the address, which costs nobody anything."""
+START_SECONDS = 0.2
+"""Longest time between two probes of a server that is starting."""
+LONGEST_DELAY_SECONDS = 1.0
+FULL = frozenset({SERVER_FULL.name, POOLER_FULL.name})
+
+
+class Admission:
+    """Lets requests pass to one pool, or not.
+
+    Args:
+        alias: names the pool in signals.
+        dial: opens a connection and closes it again; raises why it could not.
+        refusal: makes the exception for a request that is refused, from its cause.
+        paused: makes the one for a request that waited in vain for the end of a pause.
+    """
+
+    def __init__(
+        self,
+        alias: str,
+        dial: Callable[[], None],
+        refusal: Callable[[Exception], DatabaseUnavailable],
+        paused: Callable[[float], DatabaseUnavailable],
+    ) -> None:
+        self.clear = True
+        """Whether everybody may pass; the only thing that is looked at for each lease."""
+        self.cause: Exception | None = None
+        """Why the breaker is open; None while it is closed."""
+        self.meaning: Classification = CANNOT_CONNECT
+        self.opened_total = 0
+        self._alias = alias
+        self._dial = dial
+        self._refusal = refusal
+        self._paused = paused
+        self._changed = threading.Condition()
+        self._opened_at = 0.0
+        self._paused_until = 0.0
+        self._probes = 0
+        self._probe_began_at = 0.0
+        self._probe_worth_waiting_seconds = GLANCE_SECONDS
+        self._probes_ended = 0
+        self._suspicion: Exception | None = None
+        self._verdict_at = 0.0
+        self._next_probe_at = 0.0
+        self._answered_since: float | None = None
+
+    @property
+    def state(self) -> str:
+        """``closed``, ``open`` (the database is away) or ``paused``."""
+        if self.cause is not None:
+            return "open"
+        return "paused" if monotonic() < self._paused_until else "closed"
+
+    # A request
+
+    def admit(self, seconds: float) -> None:
+        """Return when a connection may be tried for; wait for that no longer than `seconds`.
+
+        Raises:
+            DatabaseUnavailable: not now; the cause is attached.
+        """
+        began = monotonic()
+        deadline = began + seconds
+        with self._changed:
+            ended_before = self._probes_ended
+            while not self.clear:
+                now = monotonic()
+                if self.cause is None:
+                    if now >= self._paused_until:
+                        self.clear = True
+                        return
+                    if now >= deadline:
+                        raise self._paused(now - began)
+                    self._changed.wait(min(deadline, self._paused_until) - now)
+                    continue
+                self._start_probe_if_due(now)
+                until = min(deadline, self._patience(now, self._probes_ended == ended_before, deadline))
+                if now >= until:
+                    raise self._refusal(self.cause) from self.cause
+                self._changed.wait(min(until, max(self._due_at(), now + GLANCE_SECONDS)) - now)
+
+    def _patience(self, now: float, no_news: bool, deadline: float) -> float:
+        """Until when a request should wait, knowing what is known."""
+        if self.meaning.name == STARTING.name:
+            return deadline
+        if no_news and self.meaning.name in FULL:
+            return deadline
+        if no_news and self._probes:
+            return self._probe_began_at + self._probe_worth_waiting_seconds
+        return now
+
+    # The breaker
+
+    def report_outage(self, cause: Exception) -> None:
+        """Open the breaker: there is proof that nobody can have a connection now."""
+        with self._changed:
+            opened = self._open(cause)
+        if opened:
+            emit(signals.breaker_opened, self._alias, cause=cause, classification=self.meaning)
+
+    def report_suspicion(self, cause: Exception) -> None:
+        """Let a probe find out whether the database is away; the breaker opens if it fails or hangs."""
+        with self._changed:
+            if self.cause is not None or self._suspicion is not None:
+                return
+            self._suspicion = cause
+            self._start_probe(monotonic())
+        timer = threading.Timer(HANGING_SECONDS, self._confirm_suspicion, args=[cause])
+        timer.daemon = True
+        with suppress(RuntimeError):  # the interpreter ends, or there can be no more threads
+            timer.start()
+
+    def _confirm_suspicion(self, cause: Exception) -> None:
+        if self._suspicion is cause:
+            self.report_outage(cause)
+
+    def _open(self, cause: Exception) -> bool:
+        self._suspicion = None
+        if self.cause is not None:
+            return False
+        now = monotonic()
+        self.cause, self.meaning, self.clear = cause, classify(cause), False
+        self.opened_total += 1
+        self._opened_at = self._verdict_at = now
+        self._answered_since = None
+        self._next_probe_at = now + self._delay(cause, now)
+        return True
+
+    def _due_at(self) -> float:
+        if self._probes >= MOST_PROBES:
+            return float("inf")
+        return self._probe_began_at + HANGING_SECONDS if self._probes else self._next_probe_at
+
+    def _start_probe_if_due(self, now: float) -> None:
+        if now >= self._due_at():
+            is_stale = now - self._verdict_at > STALE_SECONDS
+            self._probe_worth_waiting_seconds = HANGING_SECONDS if is_stale else GLANCE_SECONDS
+            self._start_probe(now)
+
+    def _start_probe(self, now: float) -> None:
+        self._probes += 1
+        self._probe_began_at = now
+        try:
+            threading.Thread(target=self._probe, name=f"dbresilience-{self._alias}-probe", daemon=True).start()
+        except RuntimeError:  # the interpreter ends, or there can be no more threads
+            self._probes -= 1
+            self._next_probe_at = now + LONGEST_DELAY_SECONDS
+
+    def _probe(self) -> None:
+        cause: Exception | None = None
+        try:
+            self._dial()
+        except Exception as error:
+            cause = error
+        with self._changed:
+            now = monotonic()
+            self._probes -= 1
+            self._probes_ended += 1
+            self._verdict_at = now
+            was_open, opened = self.cause is not None, False
+            if cause is None:
+                self.cause = self._suspicion = None
+                self.clear = now >= self._paused_until
+            elif was_open:
+                self.cause, self.meaning = cause, classify(cause)
+                self._next_probe_at = now + self._delay(cause, now)
+            elif self._suspicion is not None:
+                opened = self._open(cause)
+            self._changed.notify_all()
+        if opened:
+            emit(signals.breaker_opened, self._alias, cause=cause, classification=self.meaning)
+        elif was_open and cause is None:
+            emit(signals.breaker_closed, self._alias, open_seconds=now - self._opened_at)
+
+    def _delay(self, cause: Exception, now: float) -> float:
+        """Seconds until the next probe: short after what costs nobody anything, else a share of the time it has lasted.
+
+        So a start that takes half a second is noticed within a tenth of one, and a long one is asked once a second.
+        """
+        if isinstance(cause, psycopg.errors.ConnectionTimeout):
+            return LISTEN_SECONDS / 2  # it took long enough by itself
+        if nobody_listened(cause):
+            self._answered_since = None
+            return LISTEN_SECONDS * random.uniform(0.8, 1.2)
+        if self.meaning.name in FULL:
+            return LONGEST_DELAY_SECONDS * random.uniform(0.5, 1.0)
+        if self._answered_since is None:
+            self._answered_since = now
+        lasted = now - self._answered_since
+        longest = START_SECONDS if self.meaning.name == STARTING.name else LONGEST_DELAY_SECONDS
+        return min(max(0.15 * lasted, LISTEN_SECONDS / 2), longest) * random.uniform(0.75, 1.0)
+
+    # The operator
+
+    def pause(self, seconds: float) -> None:
+        """Let requests wait for up to `seconds`, or until `resume()`."""
+        with self._changed:
+            self._paused_until = monotonic() + seconds
+            self.clear = False
+        emit(signals.pool_paused, self._alias, seconds=seconds)
+
+    def resume(self) -> None:
+        """End a pause; harmless without one."""
+        with self._changed:
+            was_paused, self._paused_until = monotonic() < self._paused_until, 0.0
+            self.clear = self.cause is None
+            self._changed.notify_all()
+        if was_paused:
+            emit(signals.pool_resumed, self._alias)
+
+    def forget_threads(self) -> None:
+        """In a forked child: neither the probe nor those who wait exist here."""
+        self._changed = threading.Condition()
+        self._probes = 0

@@ -1,0 +1,151 @@
+"""How long a request may wait for the database in total, enforced on this machine's own clock.
+
+A frozen server and a network that swallows packets cannot be timed out by the server. So each request has an
+*allowance*: the seconds it may still wait for a connection, for statements and between attempts.
+It is spent by waiting for the database only: a chat that waits a minute for its model still has
+all of it. Once a streamed response has begun, which may go on for hours, each statement has the whole
+allowance anew.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from django.core.handlers.base import BaseHandler
+from django.core.signals import request_finished
+from django.http import HttpRequest
+
+_CONFIGURED: Any = object()
+_MARK = "_dbresilience_wrapped"
+
+
+class Allowance:
+    """The seconds one request may wait for the database, and what it has spent of them."""
+
+    __slots__ = ("ended", "limit_seconds", "renewed", "spent_seconds")
+
+    def __init__(self, limit_seconds: float | None = _CONFIGURED) -> None:
+        self.limit_seconds = limit_seconds
+        self.spent_seconds = 0.0
+        self.renewed = False
+        """Whether each statement begins with all of it."""
+        self.ended = False
+        """Whether its request is over: what a background task that it started still sees of it is nothing."""
+
+    def remaining(self, configured_seconds: float | None) -> float | None:
+        """Return the seconds left, negative when overdrawn; None if there is no limit.
+
+        Args:
+            configured_seconds: `deadline_seconds` of the alias, for requests that set no deadline of their own.
+        """
+        limit = configured_seconds if self.limit_seconds is _CONFIGURED else self.limit_seconds
+        if limit is None:
+            return None
+        return limit if self.renewed else limit - self.spent_seconds
+
+    @property
+    def is_explicit(self) -> bool:
+        """Whether it is that of a `deadline()` block."""
+        return self.limit_seconds is not _CONFIGURED
+
+    def spend(self, seconds: float) -> None:
+        """Count seconds that were waited."""
+        self.spent_seconds += seconds
+
+
+_current: ContextVar[Allowance | None] = ContextVar("dbresilience_allowance", default=None)
+
+
+def current_allowance() -> Allowance | None:
+    """Return the allowance of the request or block that runs here; None outside both."""
+    allowance = _current.get()
+    return None if allowance is None or allowance.ended else allowance
+
+
+@contextmanager
+def deadline(seconds: float | None) -> Iterator[None]:
+    """Limit how long the block may wait for the database in total, or lift the limit of its request.
+
+    Args:
+        seconds: for waiting for a connection, for every statement and between attempts, together.
+            None means no limit.
+
+    Raises:
+        ValueError: `seconds` is not a positive number.
+        DatabaseUnavailable: raised within the block, when the time is over before a connection was had.
+        django.db.OperationalError: raised within the block, when a statement was cancelled.
+    """
+    if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
+        raise ValueError(f"deadline() takes seconds, more than 0, or None for no limit; it was given {seconds!r}.")
+    before = _current.get()
+    allowance = Allowance(seconds)
+    _current.set(allowance)
+    try:
+        yield
+    finally:
+        allowance.ended = True
+        _current.set(before)
+
+
+def install() -> None:
+    """Give each request that Django answers its allowance. Repeating it is harmless."""
+    _wrap("get_response", _within_allowance)
+    _wrap("get_response_async", _within_allowance_async)
+    request_finished.connect(_end_allowance, dispatch_uid="dbresilience.deadlines")
+
+
+def _wrap(name: str, make: Callable[[Any], Any]) -> None:
+    original = getattr(BaseHandler, name)
+    original = getattr(original, _MARK, original)
+    wrapped = functools.wraps(original)(make(original))
+    setattr(wrapped, _MARK, original)
+    setattr(BaseHandler, name, wrapped)
+
+
+def _within_allowance(get_response: Callable[..., Any]) -> Callable[..., Any]:
+    def answer(self: BaseHandler, request: HttpRequest) -> Any:
+        with _allowance_of_request() as keep_for:
+            response = get_response(self, request)
+            keep_for(response)
+        return response
+
+    return answer
+
+
+def _within_allowance_async(get_response: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    async def answer(self: BaseHandler, request: HttpRequest) -> Any:
+        with _allowance_of_request() as keep_for:
+            response = await get_response(self, request)
+            keep_for(response)
+        return response
+
+    return answer
+
+
+@contextmanager
+def _allowance_of_request() -> Iterator[Callable[[Any], None]]:
+    before = _current.get()
+    allowance = Allowance()
+    _current.set(allowance)
+
+    def keep_for(response: Any) -> None:
+        allowance.renewed = response.streaming
+
+    try:
+        yield keep_for
+    finally:
+        if not allowance.renewed:
+            allowance.ended = True
+            _current.set(before)
+
+
+def _end_allowance(**kwargs: Any) -> None:
+    # A streamed response has ended; the thread goes on to other work.
+    allowance = _current.get()
+    if allowance is not None and allowance.renewed:
+        allowance.ended = True

@@ -1,0 +1,114 @@
+"""The succession of generations: opened on demand, condemned on proof of death, together within max_size."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from time import perf_counter
+from typing import Any, Protocol
+
+from . import signals
+from .conf import Configuration
+from .connection import ResilientConnection
+from .errors import AcquireTimeout
+from .generation import Generation, Owner
+from .lease import Lease
+from .signals import emit
+
+
+class Pool(Owner, Protocol):
+    """Whose generations these are."""
+
+    leases: dict[Lease, Lease]
+
+    def timed_out(self, waited_seconds: float) -> AcquireTimeout: ...
+
+
+class Generations:
+    """The generations of one pool, of which at most one is current.
+
+    Args:
+        pool: whose they are.
+        connect_arguments: returns those of `psycopg.connect`.
+        configure: called with each new connection.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        connect_arguments: Callable[[], Mapping[str, Any]],
+        configure: Callable[[ResilientConnection], None],
+    ) -> None:
+        self.current: Generation | None = None
+        self.number = 0
+        self.waiting_for_room = 0
+        self._pool = pool
+        self._connect_arguments = connect_arguments
+        self._configure = configure
+        self._room = threading.Condition()
+
+    @property
+    def _configuration(self) -> Configuration:
+        return self._pool.configuration
+
+    def open(self, timeout: float) -> Generation:
+        """Return the current generation, a new one if there is none.
+
+        Raises:
+            AcquireTimeout: connections of older generations, still in use, leave no room for `timeout` seconds.
+        """
+        deadline = perf_counter() + timeout
+        with self._room:
+            # Sessions of an older generation still in use count towards max_size.
+            while self.current is None and len(self._pool.leases) >= self._configuration.max_size:
+                self.waiting_for_room += 1
+                try:
+                    if not self._room.wait(timeout=deadline - perf_counter()):
+                        raise self._pool.timed_out(timeout)
+                finally:
+                    self.waiting_for_room -= 1
+            if self.current is not None:
+                return self.current
+            self.number += 1
+            generation = Generation(
+                self.number, self._pool, len(self._pool.leases), self._connect_arguments, self._configure
+            )
+            self.current = generation
+        sizes = {"max_size": self._configuration.max_size, "min_size": self._configuration.min_size}
+        emit(signals.pool_opened, self._pool.alias, generation=generation.number, **sizes)
+        return generation
+
+    def condemn(self, generation: Generation, reason: str, *, unreachable: bool = False) -> None:
+        """Give up all connections of `generation`: idle ones now, used ones on release."""
+        with self._room:
+            if generation.condemned:
+                return
+            generation.condemned = True
+            if self.current is generation:
+                self.current = None
+        generation.close_soon()
+        about = {"generation": generation.number, "reason": reason, "unreachable": unreachable}
+        emit(signals.pool_condemned, self._pool.alias, **about)
+
+    def resize_for_survivors(self) -> None:
+        """Let the current generation grow as connections of older ones end."""
+        with self._room:
+            self._room.notify_all()
+            generation = self.current
+            if generation is not None:
+                leases = list(self._pool.leases.values())
+                generation.make_room_for(sum(1 for lease in leases if lease.generation is not generation))
+
+    def take(self) -> Generation | None:
+        """Give the current generation to the caller, who ends it."""
+        with self._room:
+            generation, self.current = self.current, None
+            if generation is not None:
+                generation.condemned = True
+            return generation
+
+    def forget_threads(self) -> Generation | None:
+        """In a forked child: hand over the current generation; nobody waits here."""
+        self._room = threading.Condition()
+        generation, self.current = self.current, None
+        return generation

@@ -1,0 +1,169 @@
+"""A statement at its request's deadline: cancelled, and if even that is not answered, cut off from our side."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Protocol
+
+import psycopg
+from psycopg import capabilities
+from psycopg.pq import TransactionStatus
+
+from .deadlines import Allowance, current_allowance, deadline
+from .errors import StatementOverdue
+
+if TYPE_CHECKING:
+    from .lease import Lease
+
+    _Connection = psycopg.Connection[Any]
+else:
+    _Connection = object
+
+TICK_SECONDS = 0.1
+"""How long psycopg waits without looking at signals such as Ctrl-C; its own default."""
+LEAST_PATIENCE_SECONDS = 0.1
+MOST_PATIENCE_SECONDS = 1.0
+CLEANUP_SECONDS = 1.0
+"""What COMMIT, ROLLBACK and the cleaning of a session may take when a deadline is near or over."""
+
+
+class _Expired(Exception):
+    """The time for a wait is over."""
+
+
+def _until(gen: Generator[Any, Any, Any], at: float) -> Generator[Any, Any, Any]:
+    try:
+        wanted = next(gen)
+        while True:
+            ready = yield wanted
+            if not ready and perf_counter() >= at:
+                raise _Expired
+            wanted = gen.send(ready)
+    except StopIteration as done:
+        return done.value
+
+
+class OverdueObserver(Protocol):
+    """Who wants to know of statements that were given up."""
+
+    def connection_overdue(self, connection: Any, *, answered: bool) -> None: ...
+
+
+class DeadlineMixin(_Connection):
+    """Ends what it waits for when the allowance of the request is used up (see `deadlines`)."""
+
+    deadline_seconds: float | None = None
+    """`deadline_seconds` of its alias."""
+
+    connect_seconds = 0.0
+    """How long connecting took: a measure of how far away the server is."""
+
+    lease: Lease | None = None
+    observer: Any = None
+    end_reason: str
+
+    def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
+        """Wait as psycopg does, but no longer than the request may.
+
+        Raises:
+            psycopg.errors.QueryCanceled: the statement took too long and the server ended it.
+            StatementOverdue: the server did not answer, or the time was over before the statement was sent.
+        """
+        allowance = current_allowance()
+        # Who gives times of their own means them.
+        if allowance is None or args or kwargs or not self._serves(allowance):
+            return super().wait(gen, *args, **kwargs)
+        left = allowance.remaining(self.deadline_seconds)
+        if left is None:
+            return super().wait(gen)
+        if left <= 0:
+            error = StatementOverdue("The request's deadline had passed before this statement.")
+            error.was_sent = self.pgconn.transaction_status == TransactionStatus.ACTIVE
+            raise error
+        started = perf_counter()
+        try:
+            return self._wait_until(gen, left)
+        except _Expired:
+            return self._end(gen, perf_counter() - started)
+        finally:
+            allowance.spend(perf_counter() - started)
+
+    def _serves(self, allowance: Allowance) -> bool:
+        # The pool's own work on a connection belongs to no request, whatever its thread has inherited.
+        return self.lease is not None or self.observer is None or allowance.is_explicit
+
+    def _wait_until(self, gen: Any, seconds: float) -> Any:
+        # Equal ticks, so that one of them falls on the deadline.
+        tick = seconds / math.ceil(seconds / TICK_SECONDS)
+        return super().wait(_until(gen, perf_counter() + seconds), interval=tick)
+
+    def _end(self, gen: Any, waited_seconds: float) -> Any:
+        """Cancel what runs and return its result if it was quicker."""
+        patience = min(max(LEAST_PATIENCE_SECONDS, 2 * self.connect_seconds), MOST_PATIENCE_SECONDS)
+        was_cancelled = self._cancel(patience)
+        if was_cancelled and self._pipeline is None:
+            try:
+                return self._wait_until(gen, patience)
+            except psycopg.errors.QueryCanceled as error:
+                error.add_note(f"It was cancelled at the deadline of its request, after {waited_seconds:.1f} s.")
+                self._tell(answered=True)
+                raise
+            except _Expired:
+                pass
+        self.end_reason = "deadline_exceeded"
+        self.close()
+        self._tell(answered=False, is_server_silent=not was_cancelled)
+        raise StatementOverdue(
+            f"The server did not answer within {waited_seconds:.1f} s, which was the request's deadline, "
+            f"{'although it was asked to cancel' if was_cancelled else 'nor when it was asked to cancel'}."
+        )
+
+    def _cancel(self, seconds: float) -> bool:
+        """Ask the server to cancel; whether it took the request in time."""
+        if capabilities.has_cancel_safe():
+            try:
+                self.cancel_safe(timeout=seconds)
+            except psycopg.Error:
+                return False
+            return True
+        # Before libpq 17 this call knows no time-out.
+        done = threading.Event()
+
+        def cancel() -> None:
+            try:
+                self.cancel()
+            except psycopg.Error:
+                return
+            done.set()
+
+        threading.Thread(target=cancel, name="dbresilience-cancel", daemon=True).start()
+        return done.wait(seconds)
+
+    def _tell(self, *, answered: bool, is_server_silent: bool = False) -> None:
+        observer = self.observer or getattr(self.lease, "generation", None)
+        if observer is not None:
+            observer.connection_overdue(self, answered=answered, is_server_silent=is_server_silent)
+
+    def commit(self) -> None:
+        """Commit as psycopg does; once begun it has a second, since a COMMIT that is cut off leaves a doubt."""
+        with self._at_least_cleanup_seconds(even_if_over=False):
+            super().commit()
+
+    def rollback(self) -> None:
+        """Roll back as psycopg does, also when the deadline is over."""
+        with self._at_least_cleanup_seconds(even_if_over=True):
+            super().rollback()
+
+    @contextmanager
+    def _at_least_cleanup_seconds(self, *, even_if_over: bool) -> Iterator[None]:
+        allowance = current_allowance()
+        left = None if allowance is None else allowance.remaining(self.deadline_seconds)
+        if left is None or left >= CLEANUP_SECONDS or (left <= 0 and not even_if_over):
+            yield
+        else:
+            with deadline(CLEANUP_SECONDS):
+                yield
