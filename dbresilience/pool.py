@@ -271,15 +271,18 @@ class Pool:
 
     def connection_failed(self, generation: Generation, exception: Exception) -> None:
         """Count a failed attempt; with no connection left, those who wait are refused or wait for better times."""
+        self._count_failure(exception)
+        # What comes of an attempt that began before the generation was condemned is no news.
+        if not generation.condemned and not self._has_connections(generation):
+            self.admission.report_outage(exception)
+            self.generations.condemn(generation, "the server cannot be reached", unreachable=True)
+
+    def _count_failure(self, exception: Exception) -> None:
         self.connect_failures_total += 1
         self.last_failure = exception
         if classify(exception).name in FULL:
             self.server_full_total += 1
             self._on_server_full(self)
-        # What comes of an attempt that began before the generation was condemned is no news.
-        if not generation.condemned and not self._has_connections(generation):
-            self.admission.report_outage(exception)
-            self.generations.condemn(generation, "the server cannot be reached", unreachable=True)
 
     def connection_overdue(self, generation: Generation, cause: Exception, *, is_server_silent: bool) -> None:
         """Give up a generation of which one connection never answered; ask whether the server answers at all."""
@@ -296,7 +299,11 @@ class Pool:
 
     def _dial(self) -> None:
         """Connect, to find out whether that is possible; the connection is the first of the next generation."""
-        connection = ProbingConnection.connect(**self._connect_arguments())
+        try:
+            connection = ProbingConnection.connect(**self._connect_arguments())
+        except Exception as exception:
+            self._count_failure(exception)
+            raise
         self._parked.append(connection)
         try:
             self.generations.open(timeout=0.0).grow()

@@ -1,0 +1,314 @@
+"""admission.py and dialling.py: what a refusal means, who waits, who is refused, who dials."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+from django.db import OperationalError
+
+from dbresilience import DatabaseUnavailable, classify, deadline
+from dbresilience.admission import Admission
+from dbresilience.connection import ResilientConnection
+from dbresilience.dialling import nobody_listened
+from dbresilience.signals import breaker_closed, breaker_opened
+from tests.support.ports import free_port
+from tests.support.postgres import ThrowawayPostgres, wait_until
+
+from .conftest import MakeWrapper, pid_of
+from .test_deadlines import seconds_of
+
+# dialling: the SQLSTATE of a refusal
+
+
+def test_a_refused_connection_has_its_sqlstate(postgres: ThrowawayPostgres) -> None:
+    """libpq would keep it to itself; the text is the usual one."""
+    with pytest.raises(psycopg.OperationalError) as caught:
+        ResilientConnection.connect(postgres.url("no_such_database"))
+    assert caught.value.sqlstate == "3D000"
+    assert "3D000" not in str(caught.value)
+    assert "LOCATION" not in str(caught.value)
+    assert 'database "no_such_database" does not exist' in str(caught.value)
+
+
+def test_of_several_addresses_the_last_code_counts(postgres: ThrowawayPostgres) -> None:
+    """As with localhost, which is two."""
+    port = postgres.port
+    with pytest.raises(psycopg.OperationalError) as caught:
+        ResilientConnection.connect(f"host=127.0.0.1,127.0.0.1 port={free_port()},{port} dbname=nowhere user=postgres")
+    assert caught.value.sqlstate == "3D000"
+    assert not nobody_listened(caught.value)
+
+
+def test_nobody_listened() -> None:
+    """Recognised at one address and at all of several."""
+    for conninfo in (
+        f"host=127.0.0.1 port={free_port()}",
+        f"host=127.0.0.1,127.0.0.1 port={free_port()},{free_port()}",
+        "host=/no/such/folder",
+    ):
+        with pytest.raises(psycopg.OperationalError) as caught:
+            ResilientConnection.connect(conninfo)
+        assert nobody_listened(caught.value), caught.value
+
+
+def test_errors_of_a_session_are_not_verbose(make_wrapper: MakeWrapper) -> None:
+    """The verbosity is raised for connecting only."""
+    wrapper = make_wrapper()
+    with wrapper.cursor() as cursor, pytest.raises(psycopg.errors.SyntaxError) as caught:
+        cursor.cursor.execute("nonsense")
+    assert "42601" not in str(caught.value)
+    assert "LOCATION" not in str(caught.value)
+
+
+# The breaker, on a real server
+
+
+@contextmanager
+def news_of(alias: str) -> Iterator[list[str]]:
+    news: list[str] = []
+
+    def opened(**details: object) -> None:
+        news.append("opened")
+
+    def closed(**details: object) -> None:
+        news.append("closed")
+
+    breaker_opened.connect(opened, sender=alias)
+    breaker_closed.connect(closed, sender=alias)
+    yield news
+
+
+def refusal_of(wrapper: object) -> OperationalError:
+    with pytest.raises(OperationalError) as caught:
+        pid_of(wrapper)  # type: ignore[arg-type]
+    return caught.value
+
+
+def test_while_the_server_is_away_refusals_are_quick_and_few_dial(
+    make_wrapper: MakeWrapper, postgres: ThrowawayPostgres
+) -> None:
+    """Each carries the cause; a second of many requests is a dozen attempts to connect."""
+    wrapper = make_wrapper()
+    pid_of(wrapper)
+    with news_of(wrapper.alias) as news:
+        postgres.stop("immediate")
+        refusal_of(wrapper)
+        taken, dialled = [], 0
+        original = wrapper.resources.pool.admission._dial  # type: ignore[union-attr]
+
+        def count() -> None:
+            nonlocal dialled
+            dialled += 1
+            original()
+
+        wrapper.resources.pool.admission._dial = count  # type: ignore[union-attr]
+        until = time.monotonic() + 1
+        while time.monotonic() < until:
+            taken.append(seconds_of(lambda: refusal_of(wrapper)))
+        assert sorted(taken)[len(taken) * 99 // 100] < 0.05
+        assert sorted(taken)[len(taken) // 2] < 0.001
+        assert 5 <= dialled <= 14
+        error = refusal_of(wrapper)
+        assert "cannot be reached" in str(error)
+        assert "refused" in str(error)
+        assert classify(error).name == "cannot_connect"
+        assert wrapper.resources.snapshot().breaker == "open"
+        postgres.start()
+        wait_until(lambda: _works(wrapper), timeout_seconds=0.3, what="an answer")
+        assert news == ["opened", "closed"]
+    assert wrapper.resources.snapshot().breaker == "closed"
+
+
+def _works(wrapper: object) -> bool:
+    try:
+        pid_of(wrapper)  # type: ignore[arg-type]
+    except OperationalError:
+        return False
+    return True
+
+
+def test_the_first_request_after_a_quiet_night_is_served(
+    make_wrapper: MakeWrapper, postgres: ThrowawayPostgres
+) -> None:
+    """Nobody asked while the server came back, so nobody knows; asking finds out."""
+    wrapper = make_wrapper()
+    pid_of(wrapper)
+    postgres.stop("immediate")
+    refusal_of(wrapper)
+    postgres.start()
+    time.sleep(0.5)
+    assert wrapper.resources.snapshot().breaker == "open"
+    pid_of(wrapper)
+
+
+def test_the_probes_connection_is_the_first_of_the_pool(make_wrapper: MakeWrapper, postgres: ThrowawayPostgres) -> None:
+    """Otherwise a full server's only free slot would be found, and lost again."""
+    wrapper = make_wrapper()
+    pid_of(wrapper)
+    postgres.stop("immediate")
+    refusal_of(wrapper)
+    postgres.start()
+    time.sleep(0.2)
+    opened = wrapper.resources.snapshot().opened_total
+    pid_of(wrapper)
+    assert wrapper.resources.snapshot().opened_total == opened + 1
+    assert postgres.backends(wrapper.settings_dict["NAME"]) == 1
+
+
+def test_a_full_server_is_asked_again_once(make_wrapper: MakeWrapper) -> None:
+    """After a moment that differs from process to process; then 503. It is counted."""
+    with ThrowawayPostgres(max_connections="6", superuser_reserved_connections="0") as server:
+        wrapper = make_wrapper(url=server.url())
+        others = [psycopg.connect(server.url()) for _ in range(6)]
+        started = time.monotonic()
+        error = refusal_of(wrapper)
+        assert 0.4 < time.monotonic() - started < 2.5
+        assert classify(error).name == "server_full"
+        assert wrapper.resources.snapshot().server_full_total == 2
+        for other in others:
+            other.close()
+        pid_of(wrapper)
+
+
+def test_idle_connections_of_other_aliases_make_room(make_wrapper: MakeWrapper) -> None:
+    """One of this process's own pools had the last slots, and does not need them."""
+    from django.db import connections
+
+    from dbresilience.base import DatabaseWrapper
+
+    with ThrowawayPostgres(max_connections="6", superuser_reserved_connections="0") as server:
+        idle = make_wrapper(url=server.url(), pool={"min_size": 6, "max_size": 6})
+        pid_of(idle)
+        wait_until(lambda: idle.resources.snapshot().idle == 6)
+        needy = DatabaseWrapper({**idle.settings_dict, "OPTIONS": {}}, "needy")
+        connections.settings["needy"] = needy.settings_dict
+        connections["needy"] = needy
+        try:
+            pid_of(needy)
+            assert idle.resources.snapshot().idle == 0
+        finally:
+            needy.close()
+            needy.resources.close()
+            del connections.settings["needy"]
+            del connections["needy"]
+
+
+# The breaker's rules, with a dial of the test's own
+
+
+class Dial:
+    """Fails with `error`, or hangs until `release` is set."""
+
+    def __init__(self, error: Exception | None) -> None:
+        self.error = error
+        self.calls = 0
+        self.release = threading.Event()
+        self.release.set()
+
+    def __call__(self) -> None:
+        self.calls += 1
+        self.release.wait(10)
+        if self.error is not None:
+            raise self.error
+
+
+def failure(sqlstate: str | None = None) -> psycopg.OperationalError:
+    error = psycopg.OperationalError("made by the test")
+    error.sqlstate = sqlstate
+    return error
+
+
+def admission_with(dial: Callable[[], None]) -> Admission:
+    return Admission(
+        "rules",
+        dial,
+        refusal=lambda cause: DatabaseUnavailable(str(cause)),
+        paused=lambda s: DatabaseUnavailable("paused"),
+    )
+
+
+def test_a_starting_server_is_waited_for() -> None:
+    """57P03: as long as the request's own time allows, and no longer."""
+    dial = Dial(failure("57P03"))
+    admission = admission_with(dial)
+    admission.report_outage(failure("57P03"))
+    started = time.monotonic()
+    with pytest.raises(DatabaseUnavailable):
+        admission.admit(0.5)
+    assert 0.45 < time.monotonic() - started < 0.7
+    threading.Timer(0.3, lambda: setattr(dial, "error", None)).start()
+    assert seconds_of(lambda: admission.admit(5)) < 0.3 + 0.25
+    assert admission.state == "closed"
+
+
+def test_a_probe_that_hangs_holds_nobody_up() -> None:
+    """Those who come while it hangs are refused at once; another is tried beside it."""
+    dial = Dial(failure())
+    dial.release.clear()
+    admission = admission_with(dial)
+    admission.report_outage(failure())
+    time.sleep(0.15)
+
+    def refused() -> None:
+        with pytest.raises(DatabaseUnavailable):
+            admission.admit(5)
+
+    assert seconds_of(refused) < 0.1
+    assert seconds_of(refused) < 0.01
+    assert dial.calls == 1
+    time.sleep(1)
+    refused()
+    assert dial.calls == 2
+    dial.error = None
+    dial.release.set()
+    wait_until(lambda: admission.clear, timeout_seconds=1, what="admission")
+
+
+def test_a_suspicion_that_proves_wrong_refuses_nobody() -> None:
+    """The server answers the probe: it was one connection's own trouble."""
+    admission = admission_with(Dial(None))
+    admission.report_suspicion(failure())
+    time.sleep(1.2)
+    assert admission.clear
+    assert admission.opened_total == 0
+
+
+def test_a_suspicion_is_confirmed_by_silence() -> None:
+    """A frozen server takes the connection and says nothing."""
+    dial = Dial(None)
+    dial.release.clear()
+    admission = admission_with(dial)
+    admission.report_suspicion(failure())
+    wait_until(lambda: admission.state == "open", timeout_seconds=2, what="an open breaker")
+    dial.release.set()
+    wait_until(lambda: admission.state == "closed", timeout_seconds=1, what="a closed breaker")
+
+
+def test_an_error_that_is_answered_is_asked_for_ever_more_rarely() -> None:
+    """A wrong password, say: at first many times a second, in the end once."""
+    admission = admission_with(Dial(failure("28P01")))
+    delays = [admission._delay(failure("28P01"), now) for now in (0.0, 1.0, 5.0, 60.0)]
+    assert delays[0] <= 0.05
+    assert 0.1 < delays[1] <= 0.15
+    assert 0.75 <= delays[3] <= 1.0
+
+
+def test_a_pause_is_waited_for(make_wrapper: MakeWrapper) -> None:
+    """Until it is ended, or the request's time is."""
+    wrapper = make_wrapper()
+    pid_of(wrapper)
+    admission = wrapper.resources.pool.admission  # type: ignore[union-attr]
+    admission.pause(60)
+    assert wrapper.resources.snapshot().breaker == "paused"
+    threading.Timer(0.3, admission.resume).start()
+    assert 0.25 < seconds_of(lambda: pid_of(wrapper)) < 0.5
+    admission.pause(60)
+    with deadline(0.2):
+        assert "paused" in str(refusal_of(wrapper))
+    admission.pause(0.2)
+    assert 0.15 < seconds_of(lambda: pid_of(wrapper)) < 0.5
