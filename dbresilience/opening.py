@@ -57,7 +57,7 @@ class OpeningMixin(ConnectingMixin):
         try:
             if self._lease is None and self.connection is not None:
                 self.close_if_health_check_failed()
-            self.ensure_connection()
+            self._connect_if_needed()
             with self.wrap_database_errors:
                 cursor = self._prepare_cursor(self.create_cursor(name))
         except BaseException:
@@ -90,8 +90,8 @@ class OpeningMixin(ConnectingMixin):
             lease.opened_by = sys._getframe(1).f_code
         return cursor
 
-    def ensure_connection(self) -> None:
-        """Take a connection unless there is one, as Django does."""
+    def _connect_if_needed(self) -> None:
+        """Take a connection unless there is one; `ensure_connection` itself stays Django's, for who replaces it."""
         if self.connection is not None:
             return
         if (
@@ -99,8 +99,9 @@ class OpeningMixin(ConnectingMixin):
             or self.in_atomic_block
             # Test runners replace it to keep tests from the database.
             or BaseDatabaseWrapper.ensure_connection.__module__ != BaseDatabaseWrapper.__module__
+            or "ensure_connection" in self.__dict__
         ):
-            super().ensure_connection()
+            self.ensure_connection()
         else:
             with self.wrap_database_errors:
                 self.connect()
