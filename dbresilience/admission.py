@@ -165,7 +165,9 @@ class Admission:
     def _start_probe_if_due(self, now: float) -> None:
         if now >= self._due_at():
             is_stale = now - self._verdict_at > STALE_SECONDS
-            self._probe_worth_waiting_seconds = HANGING_SECONDS if is_stale else GLANCE_SECONDS
+            # Where nothing listened, a probe that is not refused at once is good news.
+            expects_refusal = self.cause is not None and nobody_listened(self.cause)
+            self._probe_worth_waiting_seconds = HANGING_SECONDS if is_stale or expects_refusal else GLANCE_SECONDS
             self._start_probe(now)
 
     def _start_probe(self, now: float) -> None:

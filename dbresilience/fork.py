@@ -27,13 +27,13 @@ def forget(pools: Iterable[Pool]) -> None:
 
 
 def _forget(pool: Pool, null: int) -> None:
-    generation = pool.forget_threads()
+    generation = pool.recovery.forget_threads()
     if generation is not None:
         generation.abandon()
     for lease in list(pool.leases.values()):
         if lease.holder is not None:
             lease.holder.forget_connection()
     pool.leases.clear()
-    for connection in pool.physical.all():
+    for connection in pool.recovery.physical.all():
         if connection.pgconn.status == ConnStatus.OK:
             os.dup2(null, connection.pgconn.socket)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable, Mapping
+from time import monotonic, sleep
 from typing import Any, Protocol
 
 from psycopg_pool import ConnectionPool
@@ -15,6 +16,9 @@ from .connection import ResilientConnection
 from .errors import StatementOverdue
 from .signals import emit
 from .spares import Spares
+
+GROW_SECONDS = 0.5
+"""How long `Generation.grow` waits for its connection; whoever comes too early opens another."""
 
 
 class Owner(Protocol):
@@ -124,12 +128,16 @@ class Generation:
         return self._owner.take_parked()
 
     def grow(self) -> None:
-        """Open one connection now, whether somebody waits for it or not."""
+        """Have one connection at once, though nobody waits for it; it comes within `GROW_SECONDS` or later."""
         least, most = self.psycopg_pool.min_size, self.psycopg_pool.max_size
         if least < most:
             # A larger min_size connects at once; a larger max_size waits for demand.
             self.psycopg_pool.resize(least + 1, most)
             self.psycopg_pool.resize(least, most)
+        # psycopg's own wait() closes a pool that is not ready in time.
+        deadline = monotonic() + GROW_SECONDS
+        while not self.idle and monotonic() < deadline:
+            sleep(0.001)
 
     def _configured_by(self, configure: Callable[[ResilientConnection], None]) -> Callable[[ResilientConnection], None]:
         """Let a session that cannot be set up count as one that could not be had."""

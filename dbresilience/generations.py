@@ -16,9 +16,11 @@ from .lease import Lease
 from .signals import emit
 
 
-class Pool(Owner, Protocol):
+class Pool(Protocol):
     """Whose generations these are."""
 
+    alias: str
+    configuration: Configuration
     leases: dict[Lease, Lease]
 
     def timed_out(self, waited_seconds: float) -> AcquireTimeout: ...
@@ -29,6 +31,7 @@ class Generations:
 
     Args:
         pool: whose they are.
+        owner: hears their news.
         connect_arguments: returns those of `psycopg.connect`.
         configure: called with each new connection.
     """
@@ -36,6 +39,7 @@ class Generations:
     def __init__(
         self,
         pool: Pool,
+        owner: Owner,
         connect_arguments: Callable[[], Mapping[str, Any]],
         configure: Callable[[ResilientConnection], None],
     ) -> None:
@@ -43,6 +47,7 @@ class Generations:
         self.number = 0
         self.waiting_for_room = 0
         self._pool = pool
+        self._owner = owner
         self._connect_arguments = connect_arguments
         self._configure = configure
         self._room = threading.Condition()
@@ -71,7 +76,7 @@ class Generations:
                 return self.current
             self.number += 1
             generation = Generation(
-                self.number, self._pool, len(self._pool.leases), self._connect_arguments, self._configure
+                self.number, self._owner, len(self._pool.leases), self._connect_arguments, self._configure
             )
             self.current = generation
         sizes = {"max_size": self._configuration.max_size, "min_size": self._configuration.min_size}

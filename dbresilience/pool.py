@@ -22,19 +22,19 @@ from psycopg.pq import TransactionStatus
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from . import signals
-from .admission import FULL, HANGING_SECONDS, Admission
+from .admission import HANGING_SECONDS
 from .conf import Configuration
-from .connection import PhysicalConnections, ProbingConnection, ResilientConnection
+from .connection import ResilientConnection
 from .deadlines import current_allowance, deadline
-from .errors import AcquireTimeout, classify
+from .errors import AcquireTimeout
 from .generation import Generation
-from .generations import Generations
 from .lease import Holder, Lease
-from .liveness import cause_of_death, is_alive, is_hung_up, is_spent
+from .liveness import cause_of_death, is_alive, is_spent
 from .overdue import CLEANUP_SECONDS
+from .recovery import Recovery
 from .session_state import clean_session
 from .signals import emit
-from .snapshot import PoolSnapshot, out_of_time, paused, timed_out, too_many_waiting, unreachable
+from .snapshot import PoolSnapshot, out_of_time, timed_out, too_many_waiting
 
 _IDLE = int(TransactionStatus.IDLE)
 RECLAIM_SECONDS = 1.0
@@ -63,23 +63,11 @@ class Pool:
         self.alias = alias
         self.configuration = configuration
         self.leases: dict[Lease, Lease] = {}
-        self.physical = PhysicalConnections()
-        self.opened_total = 0
-        self.connect_failures_total = 0
-        self.server_full_total = 0
-        self.last_failure: Exception | None = None
         self.lease_ends_with_transaction = configuration.lease == "transaction"
-        self._connect_arguments = connect_arguments
         self._configure = configure
-        self._on_server_full = on_server_full
-        self._parked: list[ResilientConnection] = []
-        self.generations = Generations(self, connect_arguments, configure)
-        self.admission = Admission(
-            alias,
-            self._dial,
-            refusal=lambda cause: unreachable(alias, cause, configuration),
-            paused=lambda waited_seconds: paused(self.snapshot(), waited_seconds, configuration),
-        )
+        self.recovery = Recovery(self, connect_arguments, configure, lambda: on_server_full(self))
+        self.generations = self.recovery.generations
+        self.admission = self.recovery.admission
 
     # Acquire and release
 
@@ -140,9 +128,9 @@ class Pool:
                     continue
                 waited_seconds = perf_counter() - started
                 refusal = self.timed_out(waited_seconds)
-                if waited_seconds >= HANGING_SECONDS and not self._has_connections(generation):
+                if waited_seconds >= HANGING_SECONDS and not self.recovery.has_connections(generation):
                     self.admission.report_suspicion(refusal)
-                raise refusal from (self.last_failure or error)
+                raise refusal from (self.recovery.last_failure or error)
             else:
                 if self._is_fit(connection, generation):
                     return connection, generation
@@ -255,68 +243,6 @@ class Pool:
         generation.close(wait_seconds=wait_seconds)
         emit(signals.pool_closed, self.alias, reason=reason)
 
-    def forget_threads(self) -> Generation | None:
-        """In a forked child: hand over the current generation; the pool starts anew."""
-        self.physical.forget_lock()
-        self.admission.forget_threads()
-        return self.generations.forget_threads()
-
-    # News of a generation (see `generation.Owner`)
-
-    def connection_opened(self, connection: ResilientConnection) -> None:
-        """Count a physical connection."""
-        self.opened_total += 1
-        self.last_failure = None
-        self.physical.add(connection)
-
-    def connection_failed(self, generation: Generation, exception: Exception) -> None:
-        """Count a failed attempt; with no connection left, those who wait are refused or wait for better times."""
-        self._count_failure(exception)
-        # What comes of an attempt that began before the generation was condemned is no news.
-        if not generation.condemned and not self._has_connections(generation):
-            self.admission.report_outage(exception)
-            self.generations.condemn(generation, "the server cannot be reached", unreachable=True)
-
-    def _count_failure(self, exception: Exception) -> None:
-        self.connect_failures_total += 1
-        self.last_failure = exception
-        if classify(exception).name in FULL:
-            self.server_full_total += 1
-            self._on_server_full(self)
-
-    def connection_overdue(self, generation: Generation, cause: Exception, *, is_server_silent: bool) -> None:
-        """Give up a generation of which one connection never answered; ask whether the server answers at all."""
-        self.generations.condemn(generation, "a statement was never answered")
-        if is_server_silent:
-            self.admission.report_suspicion(cause)
-
-    def take_parked(self) -> ResilientConnection | None:
-        """Hand over the connection that a probe has left, once."""
-        try:
-            return self._parked.pop()
-        except IndexError:
-            return None
-
-    def _dial(self) -> None:
-        """Connect, to find out whether that is possible; the connection is the first of the next generation."""
-        try:
-            connection = ProbingConnection.connect(**self._connect_arguments())
-        except Exception as exception:
-            self._count_failure(exception)
-            raise
-        self._parked.append(connection)
-        try:
-            self.generations.open(timeout=0.0).grow()
-        except AcquireTimeout:  # those of an older generation are all still in use
-            self._parked.clear()
-            connection.close()
-
-    def _has_connections(self, generation: Generation) -> bool:
-        # A connection whose holder has not noticed yet that it was cut will serve nobody.
-        return bool(generation.idle) or any(
-            lease.generation is generation and not is_hung_up(lease.connection) for lease in list(self.leases.values())
-        )
-
     # Numbers
 
     def psycopg_pool(self) -> ConnectionPool[ResilientConnection]:
@@ -335,9 +261,9 @@ class Pool:
             idle=generation.idle if generation is not None else 0,
             waiting=self.generations.waiting_for_room + (generation.waiting if generation is not None else 0),
             generation=self.generations.number,
-            opened_total=self.opened_total,
-            connect_failures_total=self.connect_failures_total,
-            server_full_total=self.server_full_total,
+            opened_total=self.recovery.opened_total,
+            connect_failures_total=self.recovery.connect_failures_total,
+            server_full_total=self.recovery.server_full_total,
             breaker_opened_total=self.admission.opened_total,
             breaker=self.admission.state,
         )

@@ -217,5 +217,5 @@ class ResilienceMixin(OpeningMixin):
         """Let each connection send connection_created again when it is taken next."""
         pool = self.resources.pool
         if pool is not None:
-            for connection in pool.physical.all():
+            for connection in pool.recovery.physical.all():
                 connection.announced = False

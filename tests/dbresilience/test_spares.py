@@ -64,7 +64,7 @@ def test_a_closed_pool_keeps_no_spare(make_wrapper: MakeWrapper) -> None:
     """close_pool() ends the session that was given back a moment ago."""
     wrapper = make_wrapper()
     pid_of(wrapper)
-    (connection,) = wrapper.resources.pool.physical.all()  # type: ignore[union-attr]
+    (connection,) = wrapper.resources.pool.recovery.physical.all()  # type: ignore[union-attr]
     wrapper.close_pool()
     wait_until(lambda: connection.closed)
 

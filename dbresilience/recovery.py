@@ -1,0 +1,126 @@
+"""What becomes of news about a pool's connections: counted, a generation condemned, the breaker told, a probe sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from .admission import FULL, Admission
+from .conf import Configuration
+from .connection import PhysicalConnections, ProbingConnection, ResilientConnection
+from .errors import AcquireTimeout, classify
+from .generation import Generation
+from .generations import Generations
+from .lease import Lease
+from .liveness import is_hung_up
+from .snapshot import PoolSnapshot, paused, unreachable
+
+
+class Pool(Protocol):
+    """Whose connections these are."""
+
+    alias: str
+    configuration: Configuration
+    leases: dict[Lease, Lease]
+
+    def snapshot(self) -> PoolSnapshot: ...
+
+    def timed_out(self, waited_seconds: float) -> AcquireTimeout: ...
+
+
+class Recovery:
+    """Keeps a pool's generations and its breaker in step with what happens to connections (see `generation.Owner`).
+
+    Args:
+        pool: whose connections these are.
+        connect_arguments: returns those of `psycopg.connect`.
+        configure: called with each new connection.
+        on_server_full: called when the server had no slot for one more connection.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        connect_arguments: Callable[[], Mapping[str, Any]],
+        configure: Callable[[ResilientConnection], None],
+        on_server_full: Callable[[], None],
+    ) -> None:
+        self.alias = pool.alias
+        self.configuration = configuration = pool.configuration
+        self.physical = PhysicalConnections()
+        self.opened_total = 0
+        self.connect_failures_total = 0
+        self.server_full_total = 0
+        self.last_failure: Exception | None = None
+        self.generations = Generations(pool, self, connect_arguments, configure)
+        self.admission = Admission(
+            pool.alias,
+            self._dial,
+            refusal=lambda cause: unreachable(pool.alias, cause, configuration),
+            paused=lambda waited_seconds: paused(pool.snapshot(), waited_seconds, configuration),
+        )
+        self._pool = pool
+        self._connect_arguments = connect_arguments
+        self._on_server_full = on_server_full
+        self._parked: list[ResilientConnection] = []
+
+    def connection_opened(self, connection: ResilientConnection) -> None:
+        """Count a physical connection."""
+        self.opened_total += 1
+        self.last_failure = None
+        self.physical.add(connection)
+
+    def connection_failed(self, generation: Generation, exception: Exception) -> None:
+        """Count a failed attempt; with no connection left, those who wait are refused or wait for better times."""
+        self._count_failure(exception)
+        # What comes of an attempt that began before the generation was condemned is no news.
+        if not generation.condemned and not self.has_connections(generation):
+            self.admission.report_outage(exception)
+            self.generations.condemn(generation, "the server cannot be reached", unreachable=True)
+
+    def connection_overdue(self, generation: Generation, cause: Exception, *, is_server_silent: bool) -> None:
+        """Give up a generation of which one connection never answered; ask whether the server answers at all."""
+        self.generations.condemn(generation, "a statement was never answered")
+        if is_server_silent:
+            self.admission.report_suspicion(cause)
+
+    def take_parked(self) -> ResilientConnection | None:
+        """Hand over the connection that a probe has left, once."""
+        try:
+            return self._parked.pop()
+        except IndexError:
+            return None
+
+    def has_connections(self, generation: Generation) -> bool:
+        """Whether a generation can serve anybody; one whose holder has not noticed that it was cut does not count."""
+        return bool(generation.idle) or any(
+            lease.generation is generation and not is_hung_up(lease.connection)
+            for lease in list(self._pool.leases.values())
+        )
+
+    def forget_threads(self) -> Generation | None:
+        """In a forked child: hand over the current generation; nobody dials or waits here."""
+        self.physical.forget_lock()
+        self.admission.forget_threads()
+        return self.generations.forget_threads()
+
+    def _count_failure(self, exception: Exception) -> None:
+        self.connect_failures_total += 1
+        self.last_failure = exception
+        if classify(exception).name in FULL:
+            self.server_full_total += 1
+            self._on_server_full()
+
+    def _dial(self) -> None:
+        """Connect, to find out whether that is possible; the connection is the first of the next generation."""
+        try:
+            connection = ProbingConnection.connect(**self._connect_arguments())
+        except Exception as exception:
+            self._count_failure(exception)
+            raise
+        self._parked.append(connection)
+        try:
+            self.generations.open(timeout=0.0).grow()
+        except AcquireTimeout:  # those of an older generation are all still in use
+            self._parked.clear()
+            connection.close()
