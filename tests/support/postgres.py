@@ -92,6 +92,13 @@ class ThrowawayPostgres:
             cursor = connection.execute(sql.SQL(statement))  # type: ignore[arg-type]
             return cursor.fetchall() if cursor.description else []
 
+    def create_role(self, role: str, password: str) -> None:
+        """Make a superuser who must give a password; everybody else goes on without."""
+        self.execute(f"CREATE ROLE {role} LOGIN SUPERUSER PASSWORD '{password}'")
+        rules = self.data / "pg_hba.conf"
+        rules.write_text(f"host all {role} 127.0.0.1/32 scram-sha-256\n{rules.read_text()}")
+        self.execute("SELECT pg_reload_conf()")
+
     def backends(self, database: str) -> int:
         """How many connections the server has to this database."""
         query = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}'"
