@@ -114,6 +114,7 @@ OPTIONS: tuple[Option, ...] = (
 _BY_URL_NAME = {url_name: option for option in OPTIONS for url_name in option.in_url}
 OUR_KEYS = frozenset({"pool", "resilience", *_BY_URL_NAME})
 DJANGOS_KEYS = frozenset({"assume_role", "isolation_level", "server_side_binding"})
+SERVERS_WANTED = ("any", "read-write", "read-only", "primary", "standby", "prefer-standby")
 PSYCOPGS_KEYS = frozenset({"autocommit", "context", "cursor_factory", "prepare_threshold", "row_factory"})
 
 
@@ -162,6 +163,11 @@ class Configuration:
             if key in _BY_URL_NAME:
                 option = _BY_URL_NAME[key]
                 _set_once(alias, given, option, f"OPTIONS[{key!r}]", value)
+        if options.get("target_session_attrs", "any") not in SERVERS_WANTED:
+            raise ImproperlyConfigured(
+                f"DATABASES[{alias!r}]: OPTIONS['target_session_attrs'] is {options['target_session_attrs']!r}. "
+                f"Give one of {', '.join(SERVERS_WANTED)}."
+            )
         _refuse_two_passwords(alias, settings_dict, given)
         values = {option.name: option.default for option in OPTIONS} | given
         if values["max_size"] is None:
