@@ -98,6 +98,9 @@ class ResilientConnection(DeadlineMixin, psycopg.Connection[Any]):
     answer_seconds: float | None = None
     """Longest wait for a host to take the connection; None leaves it to `connect_timeout`."""
 
+    wanted_server = b"any"
+    """libpq's target_session_attrs: which of several servers it was to have."""
+
     timezone: Any = ...
     """The time zone its loaders are known to use, so that it need not be looked up for each cursor."""
 
@@ -134,6 +137,7 @@ class ResilientConnection(DeadlineMixin, psycopg.Connection[Any]):
         connection.session_pid = connection.pgconn.backend_pid
         connection.deadline_seconds = deadline_seconds
         connection.slow_query_log = slow_query_log
+        connection.wanted_server = _wanted_server(connection)
         connection.add_notice_handler(connection._remember_farewell)
         if observer is not None:
             connection.observer = observer
@@ -232,6 +236,14 @@ class ProbingConnection(ResilientConnection):
     """Dials again where packets are swallowed, instead of waiting for the system to repeat them."""
 
     answer_seconds = 1.0
+
+
+def _wanted_server(connection: ResilientConnection) -> bytes:
+    # As libpq has it, which may be from the environment or a service file.
+    for option in connection.pgconn.info:
+        if option.keyword == b"target_session_attrs":
+            return option.val or b"any"
+    return b"any"
 
 
 class PhysicalConnections:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.pq import ConnStatus, TransactionStatus
 
-from .errors import CONNECTION_LOST, NOT_TRANSIENT, Classification, classify
+from .errors import CONNECTION_LOST, NOT_TRANSIENT, READ_ONLY, Classification, classify
 
 if TYPE_CHECKING:
     from .connection import ResilientConnection
@@ -56,6 +56,21 @@ def is_alive(connection: ResilientConnection) -> bool:
     except (psycopg.Error, OSError, ValueError):
         return False
     return True
+
+
+def is_demoted(connection: ResilientConnection) -> bool:
+    """Return whether a connection that was to have a server for writing has one that takes no writes.
+
+    The server reports it with its answer to any statement (PostgreSQL 14 and later). Asks for what
+    libpq asks for while connecting, and no more: another connection would be as unfit.
+    """
+    wanted = connection.wanted_server
+    if wanted not in (b"read-write", b"primary"):
+        return False
+    reported = connection.pgconn.parameter_status
+    if reported(b"in_hot_standby") == b"on":
+        return True
+    return wanted == b"read-write" and reported(b"default_transaction_read_only") == b"on"
 
 
 def _hand_over(notify: Any, handler: Callable[[Any], None]) -> None:
@@ -107,6 +122,8 @@ def cause_of_death(connection: ResilientConnection, error: psycopg.Error | None)
     if error is not None:
         meaning = classify(error)
         return f"{meaning.name} ({error.sqlstate or 'no SQLSTATE'})", meaning
+    if connection.pgconn.status == ConnStatus.OK and is_demoted(connection):
+        return "the server takes no writes any more", READ_ONLY
     if connection.pgconn.status == ConnStatus.OK:
         return "discarded", NOT_TRANSIENT
     return "the server closed the connection while idle", CONNECTION_LOST

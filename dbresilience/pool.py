@@ -30,7 +30,7 @@ from .errors import AcquireTimeout, classify
 from .generation import Generation
 from .generations import Generations
 from .lease import Holder, Lease
-from .liveness import cause_of_death, is_alive, is_hung_up, is_spent
+from .liveness import cause_of_death, is_alive, is_demoted, is_hung_up, is_spent
 from .overdue import CLEANUP_SECONDS
 from .session_state import clean_session
 from .signals import emit
@@ -154,7 +154,7 @@ class Pool:
             if generation.condemned:
                 generation.give_up(connection)
                 return False
-            if is_alive(connection):
+            if is_alive(connection) and not is_demoted(connection):
                 return True
         except BaseException:
             generation.put_back(connection)  # an interrupt; the slot must not be lost

@@ -40,9 +40,12 @@ class ThrowawayPostgres:
         # The lock says that this process lives: whoever finds it free may remove the server.
         self._alive = open(self._folder / "alive", "w")
         fcntl.flock(self._alive, fcntl.LOCK_EX)
-        self._server.create()
+        self._create()
         self.start()
         return self
+
+    def _create(self) -> None:
+        self._server.create()
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.thaw()
