@@ -16,6 +16,7 @@ from .conf import OUR_KEYS, Configuration, age_and_pool
 from .connection import ResilientConnection
 from .credentials import password_source
 from .identity import database_of, hashable
+from .operators import OrderFile
 from .resources import DatabaseResources, obtain
 from .session import configure_session, isolation_level
 from .slow_queries import SlowQueryLog
@@ -76,6 +77,7 @@ class ConnectingMixin(_Base):
             isolation_level=isolation_level(given["OPTIONS"].get("isolation_level")),
             connect_arguments=lambda: arguments,
             configure=configure,
+            orders=OrderFile((*database_of(given), str(given["USER"] or "")), configuration.runtime_folder),
         )
 
     @property

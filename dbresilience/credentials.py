@@ -2,7 +2,7 @@
 
 So a password that changes while the application runs needs no restart. When it changes there is a
 moment in which only one of the two sides knows the new one. A password that is refused (SQLSTATE
-28P01) is therefore read once more, and if it is the same still, the last one that was accepted is tried.
+28P01 or 28000) is therefore read once more, and if it is the same still, the last one that was accepted is tried.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from .errors import PasswordUnavailable
 if TYPE_CHECKING:
     from .conf import Configuration
 
-_REFUSED = "28P01"
+# The second is what PostgreSQL says for PAM and LDAP, which the tokens of cloud providers go through.
+_REFUSED = ("28P01", "28000")
 
 Session = TypeVar("Session")
 
@@ -155,7 +156,7 @@ def read_file(path: str, setting: str) -> str:
 
 def _refuses_password(error: psycopg.OperationalError) -> bool:
     if error.sqlstate is not None:
-        return error.sqlstate == _REFUSED
+        return error.sqlstate in _REFUSED
     # Without a code libpq knows at least that the server asked for a password. To offer another one then
     # costs an attempt, and there is another one only if it has changed.
     return error.pgconn is not None and error.pgconn.used_password

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import select
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -27,6 +28,8 @@ logger = logging.getLogger("dbresilience.connections")
 
 # Plain numbers, since these are compared for each query and an enumeration's == is slow.
 _OK = int(ConnStatus.OK)
+_WRITERS = (b"read-write", b"primary")
+_READERS = (b"read-only", b"standby", b"prefer-standby")
 _UNUSABLE = (int(TransactionStatus.UNKNOWN), int(TransactionStatus.ACTIVE))
 
 
@@ -65,7 +68,7 @@ def is_demoted(connection: ResilientConnection) -> bool:
     libpq asks for while connecting, and no more: another connection would be as unfit.
     """
     wanted = connection.wanted_server
-    if wanted not in (b"read-write", b"primary"):
+    if wanted not in _WRITERS:
         return False
     reported = connection.pgconn.parameter_status
     if reported(b"in_hot_standby") == b"on":
@@ -121,6 +124,8 @@ def cause_of_death(connection: ResilientConnection, error: psycopg.Error | None)
         return f"the server ended the session ({farewell})", meaning
     if error is not None:
         meaning = classify(error)
+        if meaning.name == READ_ONLY.name and connection.wanted_server in _READERS:
+            meaning = replace(meaning, condemn=False)  # a mistake of the program; the server is the right one
         return f"{meaning.name} ({error.sqlstate or 'no SQLSTATE'})", meaning
     if connection.pgconn.status == ConnStatus.OK and is_demoted(connection):
         return "the server takes no writes any more", READ_ONLY

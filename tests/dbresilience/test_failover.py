@@ -188,6 +188,20 @@ def test_without_a_wish_a_standby_is_good_enough(
     assert wrapper.resources.snapshot().opened_total == 1
 
 
+@pytest.mark.parametrize(("wanted", "generation"), [("standby", 1), ("any", 2)])
+def test_a_write_on_a_reader_is_a_mistake_of_the_program(
+    make_wrapper: MakeWrapper, primary: ThrowawayPostgres, standby: Standby, wanted: str, generation: int
+) -> None:
+    """Its pool stays; where nobody said what is wanted, the name may lead to another server by now."""
+    wrapper = use(make_wrapper(target_session_attrs=wanted), standby)
+    with pytest.raises(Error) as caught:
+        write(wrapper)
+    assert classify(caught.value).name == "read_only"
+    with wrapper.cursor() as cursor:
+        cursor.execute("SELECT 1")
+    assert wrapper.resources.snapshot().generation == generation
+
+
 @pytest.mark.parametrize("wanted", ["read-write", "primary"])
 def test_with_no_primary_there_is_a_503(make_wrapper: MakeWrapper, primary: ThrowawayPostgres, standby: Standby,
                                         wanted: str) -> None:  # fmt: skip
