@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import sys
 import tempfile
@@ -49,8 +50,9 @@ def url_database(url: str, *, engine: str) -> dict[str, Any]:
     example = "postgresql://user:password@host/name"
     if url.split(":", 1)[0] not in {"postgres", "postgresql"}:
         refuse(f"DATABASE_URL does not name a PostgreSQL server: it must look like {example}.")
+    url, several = _without_several_hosts(url)
     try:
-        database: dict[str, Any] = environ.Env.db_url_config(url, engine=engine)
+        database: dict[str, Any] = environ.Env.db_url_config(url, engine=engine) | several
     except (ValueError, ImproperlyConfigured):
         refuse(f"DATABASE_URL cannot be understood: it must look like {example}, special characters percent-encoded.")
     if not database.get("NAME"):
@@ -61,7 +63,39 @@ def url_database(url: str, *, engine: str) -> dict[str, Any]:
         if not database.get(name.upper()) and name in options:
             database[name.upper()] = options.pop(name)
     database["HOST"] = unquote(database["HOST"])
+    hosts, ports = database["HOST"].split(","), str(database["PORT"]).split(",")
+    if len(ports) not in (1, len(hosts)):
+        refuse(
+            f"DATABASE_URL names {len(hosts)} hosts and {len(ports)} ports: give each host its port, or one for all."
+        )
+    if len(hosts) > 1 and not all(hosts):
+        refuse("DATABASE_URL has an empty host among several: give host1:port1,host2:port2.")
     return database
+
+
+# A name, a percent-encoded folder of a socket, or an IPv6 address in brackets; then perhaps a port.
+_HOST = re.compile(r"(?:\[([\da-fA-F:.]+)\]|([^\[\]:]*))(?::(\d{1,5}))?")
+
+
+def _without_several_hosts(url: str) -> tuple[str, dict[str, str]]:
+    """The URL with one host in place of several, and HOST and PORT of these as libpq takes them.
+
+    libpq's URLs give each host a port of its own; django-environ would give all of them the ports that are there.
+    """
+    scheme, _, rest = url.partition("://")
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    user, at, hosts = authority.rpartition("@")
+    if "," not in hosts:
+        return url, {}
+    found = [_HOST.fullmatch(part) for part in hosts.split(",")]
+    if not all(found):
+        refuse("DATABASE_URL has a host among several that cannot be understood: give host1:port1,host2:port2.")
+    parts = [match.groups(default="") for match in found if match]
+    if any(port and not 0 < int(port) < 65536 for _, _, port in parts):
+        refuse("DATABASE_URL has an impossible port: it must be from 1 to 65535.")
+    ports = [port or "5432" for _, _, port in parts] if any(port for _, _, port in parts) else []
+    several = {"HOST": ",".join(address or name for address, name, _ in parts), "PORT": ",".join(ports)}
+    return f"{scheme}://{user}{at}several{rest[len(authority) :]}", several
 
 
 def var_folder() -> Path:

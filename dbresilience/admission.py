@@ -19,6 +19,7 @@ import psycopg
 from . import signals
 from .dialling import nobody_listened
 from .errors import CANNOT_CONNECT, POOLER_FULL, SERVER_FULL, STARTING, Classification, DatabaseUnavailable, classify
+from .operators import is_at_work
 from .signals import emit
 
 GLANCE_SECONDS = 0.04
@@ -96,14 +97,15 @@ class Admission:
             ended_before = self._probes_ended
             while not self.clear:
                 now = monotonic()
-                if self.cause is None:
-                    if now >= self._paused_until:
-                        self.clear = True
-                        return
+                # Before the breaker: what is away in a pause is away on purpose.
+                if now < self._paused_until and not is_at_work():
                     if now >= deadline:
                         raise self._paused(now - began)
                     self._changed.wait(min(deadline, self._paused_until) - now)
                     continue
+                if self.cause is None:
+                    self.clear = now >= self._paused_until
+                    return
                 self._start_probe_if_due(now)
                 until = min(deadline, self._patience(now, self._probes_ended == ended_before, deadline))
                 if now >= until:

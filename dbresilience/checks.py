@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, register
+from django.core.checks import CheckMessage, Error, Warning, register
 from django.db import connections
 
 from .conf import Configuration, age_and_pool
 from .connecting import ConnectingMixin
+from .credentials import imported, read_file
+from .errors import PasswordUnavailable
 
 
 def check_connection_age(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
@@ -36,7 +38,25 @@ def check_other_engines(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     ]
 
 
-CHECKS = (check_connection_age, check_other_engines)
+def check_password_places(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """dbresilience.W001: the function or the file that the password is read from is not there, or is empty."""
+    found: list[CheckMessage] = []
+    for alias, given in settings.DATABASES.items():
+        if not isinstance(connections[alias], ConnectingMixin):
+            continue
+        configuration = Configuration.from_settings(alias, given, debug=settings.DEBUG)
+        try:
+            if isinstance(configuration.password, str):
+                imported(configuration.password, f"DATABASES[{alias!r}]: OPTIONS['resilience']['password']")
+            if configuration.password_file is not None:
+                read_file(configuration.password_file, f"DATABASES[{alias!r}]: password_file")
+        except PasswordUnavailable as error:
+            hint = "Nothing can connect until it is there; then no restart is needed."
+            found.append(Warning(str(error), hint=hint, id="dbresilience.W001"))
+    return found
+
+
+CHECKS = (check_connection_age, check_other_engines, check_password_places)
 
 
 def register_all() -> None:

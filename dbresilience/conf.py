@@ -9,14 +9,14 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any, NamedTuple
 
 import psycopg
 from django.core.exceptions import ImproperlyConfigured
 
-from .parsers import function, one_of, optional, parse_boolean, seconds, whole_number
+from .parsers import function, function_or_path, one_of, optional, parse_boolean, path, seconds, whole_number
 
 DEFAULT_MAX_SIZE = 10
 DEFAULT_RETRY_AFTER_SECONDS = 2
@@ -32,6 +32,8 @@ class Option(NamedTuple):
     unit: str
     meaning: str
     in_url: tuple[str, ...] = ()
+    secret: bool = False
+    """Whether a wrong value may be a secret, which no error shows."""
 
 
 # fmt: off
@@ -91,6 +93,16 @@ OPTIONS: tuple[Option, ...] = (
     Option("resilience", "connect_timeout_seconds", seconds(at_least=2), 10.0, "seconds",
            "libpq's connect_timeout, for each address of the server; rounded to whole seconds.",
            ("connect_timeout",)),
+    Option("resilience", "password", optional(function_or_path), None, "",
+           "A function without arguments, or the dotted path to one, that returns the password. Called for each "
+           "physical connection, and once more if the server refuses what it returned. PASSWORD may be a "
+           "function, too.", secret=True),
+    Option("resilience", "password_file", optional(path), None, "",
+           "A file with the password, read for each physical connection, and once more if the server refuses "
+           "what was in it. A line break at its end does not count.", ("password_file",)),
+    Option("resilience", "runtime_folder", optional(path), None, "",
+           "Folder of `manage.py dbresilience pause`, the same for all processes of this machine, theirs alone. "
+           "None means `dbresilience-<uid>` in the folder for temporary files.", ("runtime_folder",)),
     Option("resilience", "log_addresses", parse_boolean, False, "",
            "Whether connection errors in logs name the server's host and address.",
            ("log_addresses",)),
@@ -102,6 +114,7 @@ OPTIONS: tuple[Option, ...] = (
 _BY_URL_NAME = {url_name: option for option in OPTIONS for url_name in option.in_url}
 OUR_KEYS = frozenset({"pool", "resilience", *_BY_URL_NAME})
 DJANGOS_KEYS = frozenset({"assume_role", "isolation_level", "server_side_binding"})
+SERVERS_WANTED = ("any", "read-write", "read-only", "primary", "standby", "prefer-standby")
 PSYCOPGS_KEYS = frozenset({"autocommit", "context", "cursor_factory", "prepare_threshold", "row_factory"})
 
 
@@ -128,6 +141,9 @@ class Configuration:
     slow_query_parameters: bool
     statement_timeout_seconds: float | None
     connect_timeout_seconds: float
+    password: Callable[[], Any] | str | None = field(repr=False)
+    password_file: str | None
+    runtime_folder: str | None
     log_addresses: bool
     retry_after_seconds: int
 
@@ -147,6 +163,12 @@ class Configuration:
             if key in _BY_URL_NAME:
                 option = _BY_URL_NAME[key]
                 _set_once(alias, given, option, f"OPTIONS[{key!r}]", value)
+        if options.get("target_session_attrs", "any") not in SERVERS_WANTED:
+            raise ImproperlyConfigured(
+                f"DATABASES[{alias!r}]: OPTIONS['target_session_attrs'] is {options['target_session_attrs']!r}. "
+                f"Give one of {', '.join(SERVERS_WANTED)}."
+            )
+        _refuse_two_passwords(alias, settings_dict, given)
         values = {option.name: option.default for option in OPTIONS} | given
         if values["max_size"] is None:
             values["max_size"] = values["min_size"] or DEFAULT_MAX_SIZE
@@ -216,13 +238,27 @@ def _set_once(alias: str, given: dict[str, Any], option: Option, where: str, val
     try:
         parsed = option.parse(value)
     except (TypeError, ValueError, OverflowError) as error:
-        raise ImproperlyConfigured(f"DATABASES[{alias!r}]: {where} is {value!r}: {error}. {option.meaning}") from error
+        said = "" if option.secret else f" is {value!r}"
+        raise ImproperlyConfigured(f"DATABASES[{alias!r}]: {where}{said}: {error}. {option.meaning}") from error
     if option.name in given and given[option.name] != parsed:
         raise ImproperlyConfigured(
             f"DATABASES[{alias!r}]: {option.name} is given twice, as {given[option.name]!r} and as "
             f"{parsed!r} in {where}. Keep one."
         )
     given[option.name] = parsed
+
+
+def _refuse_two_passwords(alias: str, settings_dict: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    options = settings_dict.get("OPTIONS") or {}
+    ours = {"OPTIONS['resilience']['password']": given.get("password"), "password_file": given.get("password_file")}
+    djangos = {"PASSWORD": settings_dict.get("PASSWORD"), "OPTIONS['password']": options.get("password")}
+    # Without one of ours Django decides: PASSWORD goes before what libpq calls password.
+    if any(ours.values()) or callable(djangos["PASSWORD"]):
+        found = [name for name, value in {**ours, **djangos}.items() if value]
+        if len(found) > 1:
+            raise ImproperlyConfigured(
+                f"DATABASES[{alias!r}]: the password is given twice, by {found[0]} and by {found[1]}. Keep one."
+            )
 
 
 def age_and_pool(alias: str, age: Any) -> str:

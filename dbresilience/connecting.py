@@ -11,9 +11,12 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.base.base import NO_DB_ALIAS
 
+from .client import DatabaseClient
 from .conf import OUR_KEYS, Configuration, age_and_pool
 from .connection import ResilientConnection
+from .credentials import password_source
 from .identity import database_of, hashable
+from .operators import OrderFile
 from .resources import DatabaseResources, obtain
 from .session import configure_session, isolation_level
 from .slow_queries import SlowQueryLog
@@ -28,6 +31,8 @@ else:
 
 class ConnectingMixin(_Base):
     """Finds the pool of an alias; connects for it, and without one."""
+
+    client_class = DatabaseClient
 
     _lease: Lease | None = None
     _resources: DatabaseResources | None = None
@@ -72,6 +77,7 @@ class ConnectingMixin(_Base):
             isolation_level=isolation_level(given["OPTIONS"].get("isolation_level")),
             connect_arguments=lambda: arguments,
             configure=configure,
+            orders=OrderFile((*database_of(given), str(given["USER"] or "")), configuration.runtime_folder),
         )
 
     @property
@@ -100,6 +106,10 @@ class ConnectingMixin(_Base):
         params["connect_timeout"] = round(configuration.connect_timeout_seconds)
         params["log_addresses"] = configuration.log_addresses
         params["deadline_seconds"] = configuration.deadline_seconds
+        source = password_source(self.alias, self.settings_dict, configuration)
+        if source is not None:
+            params.pop("password", None)
+            params["password_source"] = source
         if configuration.slow_query_seconds is not None:
             params["slow_query_log"] = SlowQueryLog(
                 self.alias, configuration.slow_query_seconds, configuration.slow_query_parameters

@@ -6,6 +6,7 @@ import re
 import select
 import threading
 import weakref
+from functools import partial
 from ipaddress import ip_address
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import psycopg
 from psycopg.pq import ConnStatus
 
+from .credentials import PasswordSource, connect_with
 from .cursors import leased
 from .dialling import dial, read_refusal
 from .errors import OUTCOME_LOST, is_fatal, is_session_lost, mark
@@ -96,6 +98,9 @@ class ResilientConnection(DeadlineMixin, psycopg.Connection[Any]):
     answer_seconds: float | None = None
     """Longest wait for a host to take the connection; None leaves it to `connect_timeout`."""
 
+    wanted_server = b"any"
+    """libpq's target_session_attrs: which of several servers it was to have."""
+
     timezone: Any = ...
     """The time zone its loaders are known to use, so that it need not be looked up for each cursor."""
 
@@ -108,6 +113,7 @@ class ResilientConnection(DeadlineMixin, psycopg.Connection[Any]):
         slow_query_log: SlowQueryLog | None = None,
         log_addresses: bool = False,
         deadline_seconds: float | None = None,
+        password_source: PasswordSource | None = None,
         **kwargs: Any,
     ) -> Self:
         """Connect as psycopg does and tell `observer` how it went; take one that it has ready, if it has.
@@ -119,13 +125,11 @@ class ResilientConnection(DeadlineMixin, psycopg.Connection[Any]):
         connection = observer.take_parked() if observer is not None else None
         try:
             if connection is None:
-                connection = super().connect(conninfo, **kwargs)
+                connection = connect_with(password_source, partial(cls._dial, conninfo, **kwargs))
                 connection.connect_seconds = perf_counter() - started
         except Exception as exception:
-            if isinstance(exception, psycopg.Error):
-                read_refusal(exception)
-                if not log_addresses:
-                    exception.args = (without_addresses(str(exception)),)
+            if isinstance(exception, psycopg.Error) and not log_addresses:
+                exception.args = (without_addresses(str(exception)),)
             if observer is not None:
                 observer.connection_failed(exception, perf_counter() - started)
             raise
@@ -133,11 +137,20 @@ class ResilientConnection(DeadlineMixin, psycopg.Connection[Any]):
         connection.session_pid = connection.pgconn.backend_pid
         connection.deadline_seconds = deadline_seconds
         connection.slow_query_log = slow_query_log
+        connection.wanted_server = _wanted_server(connection)
         connection.add_notice_handler(connection._remember_farewell)
         if observer is not None:
             connection.observer = observer
             observer.connection_opened(connection, connection.connect_seconds)
         return connection  # type: ignore[return-value]  # a parked one is of this class
+
+    @classmethod
+    def _dial(cls, conninfo: str, **kwargs: Any) -> Self:
+        try:
+            return super().connect(conninfo, **kwargs)
+        except psycopg.Error as error:
+            read_refusal(error)
+            raise
 
     @classmethod
     def _connect_gen(cls, conninfo: str = "", *, timeout: float | None = None) -> Any:
@@ -223,6 +236,14 @@ class ProbingConnection(ResilientConnection):
     """Dials again where packets are swallowed, instead of waiting for the system to repeat them."""
 
     answer_seconds = 1.0
+
+
+def _wanted_server(connection: ResilientConnection) -> bytes:
+    # As libpq has it, which may be from the environment or a service file.
+    for option in connection.pgconn.info:
+        if option.keyword == b"target_session_attrs":
+            return option.val or b"any"
+    return b"any"
 
 
 class PhysicalConnections:

@@ -60,6 +60,10 @@ class StatementOverdue(psycopg.OperationalError):
     was_sent = True
 
 
+class PasswordUnavailable(psycopg.OperationalError):
+    """The function or file that a password is read from gave none; nothing was sent to the server."""
+
+
 class PinnedConnectionLost(InterfaceError):
     """The connection of a `pinned()` block was closed within it; what was set on it is gone."""
 
@@ -264,6 +268,8 @@ def _classify_psycopg(exc: psycopg.Error) -> Classification:
         return DEADLINE_EXCEEDED if exc.was_sent else OUT_OF_TIME
     if isinstance(exc, ConnectionTimeout):
         return CANNOT_CONNECT
+    if isinstance(exc, PasswordUnavailable):
+        return CREDENTIALS
     code = exc.sqlstate
     if code is None:
         # libpq's own errors, EOF and refused connections among them, have no SQLSTATE.

@@ -14,12 +14,14 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic, perf_counter
 from typing import Any
 
 import psycopg
 
 from .connection import OUR_ARGUMENTS
+from .credentials import connect_with
 from .errors import CANNOT_CONNECT, CONNECTION_LOST, classify
 
 LONGEST_CHECK_SECONDS = 5.0
@@ -83,8 +85,9 @@ class HealthProbe:
             # 2 seconds is the least libpq accepts. A black hole ends after 5 (in milliseconds),
             # so that the check in flight does not stay for ever.
             arguments |= {"connect_timeout": 2, "tcp_user_timeout": 5000, "autocommit": True}
+            source = arguments.pop("password_source", None)
             with (
-                psycopg.connect(**arguments) as connection,
+                connect_with(source, partial(psycopg.connect, **arguments)) as connection,
                 socket.socket(fileno=os.dup(connection.fileno())) as self._socket,
             ):
                 started = perf_counter()

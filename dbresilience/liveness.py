@@ -11,12 +11,13 @@ from __future__ import annotations
 import logging
 import select
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.pq import ConnStatus, TransactionStatus
 
-from .errors import CONNECTION_LOST, NOT_TRANSIENT, Classification, classify
+from .errors import CONNECTION_LOST, NOT_TRANSIENT, READ_ONLY, Classification, classify
 
 if TYPE_CHECKING:
     from .connection import ResilientConnection
@@ -27,6 +28,8 @@ logger = logging.getLogger("dbresilience.connections")
 
 # Plain numbers, since these are compared for each query and an enumeration's == is slow.
 _OK = int(ConnStatus.OK)
+_WRITERS = (b"read-write", b"primary")
+_READERS = (b"read-only", b"standby", b"prefer-standby")
 _UNUSABLE = (int(TransactionStatus.UNKNOWN), int(TransactionStatus.ACTIVE))
 
 
@@ -56,6 +59,21 @@ def is_alive(connection: ResilientConnection) -> bool:
     except (psycopg.Error, OSError, ValueError):
         return False
     return True
+
+
+def is_demoted(connection: ResilientConnection) -> bool:
+    """Return whether a connection that was to have a server for writing has one that takes no writes.
+
+    The server reports it with its answer to any statement (PostgreSQL 14 and later). Asks for what
+    libpq asks for while connecting, and no more: another connection would be as unfit.
+    """
+    wanted = connection.wanted_server
+    if wanted not in _WRITERS:
+        return False
+    reported = connection.pgconn.parameter_status
+    if reported(b"in_hot_standby") == b"on":
+        return True
+    return wanted == b"read-write" and reported(b"default_transaction_read_only") == b"on"
 
 
 def _hand_over(notify: Any, handler: Callable[[Any], None]) -> None:
@@ -106,7 +124,11 @@ def cause_of_death(connection: ResilientConnection, error: psycopg.Error | None)
         return f"the server ended the session ({farewell})", meaning
     if error is not None:
         meaning = classify(error)
+        if meaning.name == READ_ONLY.name and connection.wanted_server in _READERS:
+            meaning = replace(meaning, condemn=False)  # a mistake of the program; the server is the right one
         return f"{meaning.name} ({error.sqlstate or 'no SQLSTATE'})", meaning
+    if connection.pgconn.status == ConnStatus.OK and is_demoted(connection):
+        return "the server takes no writes any more", READ_ONLY
     if connection.pgconn.status == ConnStatus.OK:
         return "discarded", NOT_TRANSIENT
     return "the server closed the connection while idle", CONNECTION_LOST

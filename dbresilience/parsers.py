@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -77,3 +79,20 @@ def function(value: Any) -> Callable[..., Any]:
     if not callable(value):
         raise ValueError("expected a function")
     return value  # type: ignore[no-any-return]
+
+
+_DOTTED_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
+
+
+def function_or_path(value: Any) -> Callable[[], Any] | str:
+    """Accept something that can be called, or the dotted path to it."""
+    if callable(value) or (isinstance(value, str) and _DOTTED_PATH.fullmatch(value)):
+        return value  # type: ignore[no-any-return]
+    raise ValueError("expected a function or the dotted path to one, such as 'shop.secrets.database_password'")
+
+
+def path(value: Any) -> str:
+    """Accept the name of a file or folder, and a `pathlib.Path`."""
+    if not isinstance(value, (str, os.PathLike)) or not str(value).strip() or "\0" in str(value):
+        raise ValueError("expected a path such as '/run/secrets/database'")
+    return os.fspath(value)

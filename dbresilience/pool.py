@@ -29,7 +29,8 @@ from .deadlines import current_allowance, deadline
 from .errors import AcquireTimeout
 from .generation import Generation
 from .lease import Holder, Lease
-from .liveness import cause_of_death, is_alive, is_spent
+from .liveness import cause_of_death, is_alive, is_demoted, is_spent
+from .operators import OperatorOrders, OrderFile
 from .overdue import CLEANUP_SECONDS
 from .recovery import Recovery
 from .session_state import clean_session
@@ -50,6 +51,7 @@ class Pool:
         connect_arguments: returns those of `psycopg.connect`.
         configure: called with each new connection.
         on_server_full: called with this pool when the server had no slot for one more connection.
+        orders: where an operator gives orders to all processes; None for nowhere.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Pool:
         connect_arguments: Callable[[], Mapping[str, Any]],
         configure: Callable[[ResilientConnection], None],
         on_server_full: Callable[[Pool], None] = lambda pool: None,
+        orders: OrderFile | None = None,
     ) -> None:
         self.alias = alias
         self.configuration = configuration
@@ -68,6 +71,7 @@ class Pool:
         self.recovery = Recovery(self, connect_arguments, configure, lambda: on_server_full(self))
         self.generations = self.recovery.generations
         self.admission = self.recovery.admission
+        self._orders = OperatorOrders(orders, self)
 
     # Acquire and release
 
@@ -88,6 +92,8 @@ class Pool:
                     raise out_of_time(self.alias, self.configuration)
                 seconds = left
         started = perf_counter()
+        if started >= self._orders.look_at:
+            self._orders.look()
         try:
             connection, generation = self._take(seconds, started)
         except BaseException:
@@ -142,7 +148,7 @@ class Pool:
             if generation.condemned:
                 generation.give_up(connection)
                 return False
-            if is_alive(connection):
+            if is_alive(connection) and not is_demoted(connection):
                 return True
         except BaseException:
             generation.put_back(connection)  # an interrupt; the slot must not be lost
@@ -212,11 +218,20 @@ class Pool:
         """Give up all connections of `generation`: idle ones now, used ones on release."""
         self.generations.condemn(generation, reason)
 
-    def recycle(self) -> None:
+    def recycle(self, reason: str = "recycled") -> None:
         """Replace every connection: idle ones now, used ones on release."""
         generation = self.generations.current
         if generation is not None:
-            self.condemn(generation, "recycled")
+            self.condemn(generation, reason)
+
+    def pause(self, seconds: float) -> None:
+        """Let go of every connection, and let requests wait for up to `seconds`, or until `resume()`."""
+        self.admission.pause(seconds)
+        self.recycle("paused")
+
+    def resume(self) -> None:
+        """End a pause; harmless without one."""
+        self.admission.resume()
 
     def release_idle(self) -> bool:
         """Let go of every connection if none is in use, for somebody who needs the server's slots.

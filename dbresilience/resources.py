@@ -12,19 +12,19 @@ import sys
 import threading
 import types
 from collections.abc import Callable, Hashable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.db.backends.postgresql.psycopg_any import IsolationLevel
 
 from . import fork
 from .conf import DEFAULT_RETRY_AFTER_SECONDS, Configuration
+from .connection import ResilientConnection
 from .health import DatabaseHealth, HealthProbe
+from .operators import LONGEST_PAUSE_SECONDS, OrderFile
 from .pool import Pool
 from .snapshot import PoolSnapshot
-
-if TYPE_CHECKING:
-    from .connection import ResilientConnection
 
 
 class DatabaseResources:
@@ -38,6 +38,7 @@ class DatabaseResources:
         connect_arguments: Callable[[], Mapping[str, Any]],
         configure: Callable[[ResilientConnection], None],
         isolation_level: IsolationLevel = IsolationLevel.READ_COMMITTED,
+        orders: OrderFile | None = None,
     ) -> None:
         self.alias = alias
         self.configuration = configuration
@@ -46,7 +47,10 @@ class DatabaseResources:
         """Host, port and name: which database this is, for closing all that use it."""
         self.pool: Pool | None = None
         if configuration.pooled:
-            self.pool = Pool(alias, configuration, connect_arguments, configure, on_server_full=self._release_idle)
+            self.pool = Pool(alias, configuration, connect_arguments, configure, self._release_idle, orders)
+        self.orders = orders
+        """The file of an operator's orders to all processes of this machine."""
+        self._connect_arguments = connect_arguments
         self.probe = HealthProbe(connect_arguments)
         self.inherited = False
         """Whether a forked child has this from its parent and must not use it."""
@@ -64,6 +68,51 @@ class DatabaseResources:
             timeout_seconds: longest time this call takes; then the answer is unhealthy.
         """
         return self.probe.check(timeout_seconds=timeout_seconds)
+
+    def connect(self) -> ResilientConnection:
+        """Connect outside the pool; the caller closes the connection.
+
+        Raises:
+            psycopg.OperationalError: the server cannot be reached, or refused.
+        """
+        return ResilientConnection.connect(**self._connect_arguments())
+
+    def pause(self, seconds: float) -> None:
+        """Let this process use the database no more: connections are closed, used ones on release.
+
+        Requests wait for a connection as long as they may (`pool.timeout`, the deadline), then get 503.
+        ``manage.py dbresilience pause`` does it for all processes of this machine.
+
+        Args:
+            seconds: when the pause ends by itself.
+
+        Raises:
+            ValueError: `seconds` is not between 0 and `operators.LONGEST_PAUSE_SECONDS`.
+            ImproperlyConfigured: the alias has no pool.
+        """
+        if not 0 < seconds <= LONGEST_PAUSE_SECONDS:
+            raise ValueError(f"seconds is {seconds!r}: give more than 0, and {LONGEST_PAUSE_SECONDS:.0f} at most.")
+        self.pool_or_error().pause(seconds)
+
+    def resume(self) -> None:
+        """End this process's pause, whoever ordered it; harmless without one."""
+        self.pool_or_error().resume()
+
+    def recycle(self) -> None:
+        """Replace this process's connections: idle ones now, used ones on release."""
+        self.pool_or_error().recycle()
+
+    def pool_or_error(self) -> Pool:
+        """Return the pool.
+
+        Raises:
+            ImproperlyConfigured: the alias has none.
+        """
+        if self.pool is None:
+            raise ImproperlyConfigured(
+                f"DATABASES[{self.alias!r}] has OPTIONS['pool'] = False: only a pool can be paused or recycled."
+            )
+        return self.pool
 
     def _release_idle(self, needy: Pool) -> None:
         """Let this process's other pools on the same server give their idle connections to the one in need."""

@@ -103,6 +103,7 @@ def test_a_url_says_the_same(query: str, field: str, value: object) -> None:
         ({"resilience": 3}, "resilience"),
         ({"resiliance": {}}, "Did you mean 'resilience'"),
         ({"aplication_name": "x"}, "Did you mean 'application_name'"),
+        ({"target_session_attrs": "readwrite"}, "target_session_attrs"),
         ({"max_size": 3}, "has no option 'max_size'"),
         ({"connect_timeout": 1}, "expected 2 seconds or more"),
         ({"pool": {"min_size": float("inf")}}, "min_size"),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from config.startup import url_database
 from tests.settings import BASE_DIR
 from tests.support.ports import free_port
 from tests.support.site import site_environment
@@ -107,6 +108,54 @@ def test_a_url_may_name_a_unix_socket(url: str) -> None:
     assert (
         run("-c", question, SECRET_KEY="x", DATABASE_URL=url).stdout.strip() == "shop me /run/pg {'pool_max_size': 3}"
     )
+
+
+@pytest.mark.parametrize(
+    ("hosts", "host", "port"),
+    [
+        ("h1:5432,h2:5433", "h1,h2", "5432,5433"),
+        ("h1,h2", "h1,h2", ""),
+        ("h1,h2:5433", "h1,h2", "5432,5433"),
+        ("[::1]:5432,[fe80::2]:5433", "::1,fe80::2", "5432,5433"),
+        ("%2Frun%2Fpg,h2", "/run/pg,h2", ""),
+    ],
+)
+def test_a_url_may_name_several_hosts(hosts: str, host: str, port: str) -> None:
+    """As libpq's own URLs do: one of them is the primary."""
+    url = f"postgresql://me:p%40w@{hosts}/shop?target_session_attrs=read-write"
+    entry = url_database(url, engine="dbresilience")
+    assert (entry["HOST"], entry["PORT"], entry["NAME"]) == (host, port, "shop")
+    assert (entry["USER"], entry["PASSWORD"]) == ("me", "p@w")
+    assert entry["OPTIONS"] == {"target_session_attrs": "read-write"}
+
+
+def test_several_hosts_may_stand_in_the_query() -> None:
+    """libpq's other way; one port serves all."""
+    entry = url_database("postgresql://me@/shop?host=h1,h2&port=5433", engine="dbresilience")
+    assert (entry["HOST"], str(entry["PORT"])) == ("h1,h2", "5433")
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("postgresql://me:secret@h1:x,h2/shop", "cannot be understood"),
+        ("postgresql://me:secret@h1:1:2,h2/shop", "cannot be understood"),
+        ("postgresql://me:secret@h1,,h2/shop", "empty host"),
+        ("postgresql://me:secret@h1:0,h2/shop", "impossible port"),
+        ("postgresql://me:secret@h1:70000,h2/shop", "impossible port"),
+        ("postgresql://me:secret@/shop?host=h1,h2,h3&port=1,2", "3 hosts and 2 ports"),
+        ("postgresql://me:secret@/shop?host=h1&port=1,2", "1 hosts and 2 ports"),
+    ],
+)
+def test_nonsense_about_hosts_is_one_clear_line(url: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It names the variable, and shows neither hosts nor the password."""
+    with pytest.raises(SystemExit):
+        url_database(url, engine="dbresilience")
+    said = capsys.readouterr().err
+    assert said.startswith("DATABASE_URL "), said
+    assert says in said
+    assert len(said.strip().splitlines()) == 1
+    assert "secret" not in said
 
 
 def test_secrets_are_taken_as_they_stand() -> None:

@@ -40,9 +40,12 @@ class ThrowawayPostgres:
         # The lock says that this process lives: whoever finds it free may remove the server.
         self._alive = open(self._folder / "alive", "w")
         fcntl.flock(self._alive, fcntl.LOCK_EX)
-        self._server.create()
+        self._create()
         self.start()
         return self
+
+    def _create(self) -> None:
+        self._server.create()
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.thaw()
@@ -91,6 +94,13 @@ class ThrowawayPostgres:
         with psycopg.connect(self.url(database), autocommit=True) as connection:
             cursor = connection.execute(sql.SQL(statement))  # type: ignore[arg-type]
             return cursor.fetchall() if cursor.description else []
+
+    def create_role(self, role: str, password: str) -> None:
+        """Make a superuser who must give a password; everybody else goes on without."""
+        self.execute(f"CREATE ROLE {role} LOGIN SUPERUSER PASSWORD '{password}'")
+        rules = self.data / "pg_hba.conf"
+        rules.write_text(f"host all {role} 127.0.0.1/32 scram-sha-256\n{rules.read_text()}")
+        self.execute("SELECT pg_reload_conf()")
 
     def backends(self, database: str) -> int:
         """How many connections the server has to this database."""

@@ -1,0 +1,160 @@
+"""`manage.py dbresilience pause | resume | recycle`: orders to all processes of this machine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime
+from time import monotonic, sleep, time
+from typing import Any
+
+import psycopg
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DEFAULT_DB_ALIAS, connections
+
+from dbresilience import activity, get_database_resources
+from dbresilience.activity import Activity
+from dbresilience.operators import LONGEST_PAUSE_SECONDS, LOOK_SECONDS, OrderFile, OrdersUnusable
+from dbresilience.resources import DatabaseResources
+
+STILL_AT_WORK, UNUSABLE, AWAY = 1, 2, 3
+GRACE_SECONDS = 5.0
+"""How much longer than it was to wait a pause may take on a server that does not answer."""
+
+
+def _seconds(*, least: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = -1
+        if not least <= number <= LONGEST_PAUSE_SECONDS:
+            raise argparse.ArgumentTypeError(f"{text!r}: give seconds, {least:g} to {LONGEST_PAUSE_SECONDS:g}")
+        return number
+
+    return parse
+
+
+class Command(BaseCommand):
+    """Orders of an operator; later also the state of the pools."""
+
+    help = "Pause, resume or recycle the connections of every process of this user on this machine."
+    requires_system_checks = ()
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """One parser for each order."""
+        orders = parser.add_subparsers(dest="order", metavar="order", required=True)
+        pause = orders.add_parser(
+            "pause",
+            help="let requests wait, and say when PostgreSQL may be restarted",
+            description="Exit codes: 0 paused; 1 somebody was still at work, so the pause was withdrawn; "
+            "2 a wrong argument or setting; 3 the database cannot be reached, so the pause was withdrawn.",
+        )
+        pause.add_argument(
+            "--seconds", type=_seconds(least=1), default=60.0, help="when the pause ends by itself (default: 60)"
+        )
+        pause.add_argument(
+            "--wait-seconds", type=_seconds(least=0), default=20.0,
+            help="longest wait for those at work; 0 does not look (default: 20)",
+        )  # fmt: skip
+        resume = orders.add_parser("resume", help="end the pause")
+        recycle = orders.add_parser("recycle", help="replace every connection, used ones when they are given back")
+        for each in (pause, resume, recycle):
+            each.add_argument("--database", default=DEFAULT_DB_ALIAS, choices=tuple(connections))
+            each.add_argument("--json", action="store_true", help="one JSON object on standard output, for programs")
+
+    def handle(self, *args: Any, order: str, database: str, json: bool, **options: Any) -> None:
+        """Carry out one order."""
+        self._json = json
+        try:
+            resources = get_database_resources(database)
+            resources.pool_or_error()
+            assert resources.orders is not None
+            getattr(self, f"_{order}")(resources, resources.orders, **options)
+        except (OrdersUnusable, ImproperlyConfigured, TypeError) as error:
+            self._fail(str(error), UNUSABLE, {"order": order, "database": database})
+
+    def _pause(
+        self, resources: DatabaseResources, file: OrderFile, *, seconds: float, wait_seconds: float, **_: Any
+    ) -> None:
+        facts: dict[str, Any] = {"order": "pause", "database": resources.alias, "paused": False}
+        before: Activity | None = None
+        after: Activity | None = None
+        began = monotonic()
+        until: float | None = None
+        try:
+            if wait_seconds == 0:
+                until = file.pause(seconds)
+            else:
+                with closing(resources.connect()) as connection:
+                    longest = min(wait_seconds, seconds)
+                    with activity.cut_after(connection, longest + LOOK_SECONDS + GRACE_SECONDS):
+                        before = activity.look(connection)
+                        until = file.pause(seconds)
+                        self._say(f"Pausing {resources.alias!r} on this machine for {seconds:g} s. Now: {before}.")
+                        sleep(LOOK_SECONDS * 1.2)  # until every process has looked
+                        after = activity.wait_until_quiet(
+                            connection, longest, lambda now: self._say(f"Waiting until nobody is at work: {now}.")
+                        )
+        except psycopg.Error as error:
+            self._withdraw(file, until)
+            text = f"The database cannot be asked who is at work, so nobody is paused: {' '.join(str(error).split())}"
+            self._fail(text, AWAY, facts)
+        except BaseException:
+            self._withdraw(file, until)
+            raise
+        assert until is not None
+        facts["waited_seconds"] = round(monotonic() - began, 3)
+        if before is not None and after is not None:
+            facts |= {"sessions_before": len(before.sessions), "at_work": len(after.at_work), "idle": after.idle}
+        if after is not None and after.at_work:
+            self._withdraw(file, until)
+            text = (
+                f"{len(after.at_work)} were still at work after {wait_seconds:g} s, so nobody is paused any more: "
+                f"{'; '.join(map(str, after.at_work[:5]))}. Wait longer (--wait-seconds), or look whether these "
+                "processes run on this machine, as this user and with the same TMPDIR or runtime_folder."
+            )
+            self._fail(text, STILL_AT_WORK, facts)
+        end = datetime.fromtimestamp(until, UTC)
+        facts |= {"paused": True, "paused_until": end.isoformat(timespec="seconds")}
+        facts["seconds_left"] = round(until - time(), 1)
+        ended = (
+            f" {len(before.sessions) - after.idle} of {len(before.sessions)} sessions ended."
+            if before and after
+            else ""
+        )
+        self._done(
+            f"Paused until {end:%H:%M:%S} UTC ({facts['seconds_left']:g} s).{ended} Restart PostgreSQL now, "
+            "then run: manage.py dbresilience resume",
+            facts,
+        )
+
+    def _withdraw(self, file: OrderFile, until: float | None) -> None:
+        if until is not None:
+            file.resume()
+
+    def _resume(self, resources: DatabaseResources, file: OrderFile, **_: Any) -> None:
+        was_paused = file.resume()
+        text = f"Resumed {resources.alias!r}: those who wait go on within {LOOK_SECONDS:g} s."
+        facts = {"order": "resume", "database": resources.alias, "was_paused": was_paused}
+        self._done(text if was_paused else f"{resources.alias!r} was not paused.", facts)
+
+    def _recycle(self, resources: DatabaseResources, file: OrderFile, **_: Any) -> None:
+        file.recycle()
+        text = f"Every process replaces its connections to {resources.alias!r} before it uses them next."
+        self._done(text, {"order": "recycle", "database": resources.alias})
+
+    def _say(self, text: str) -> None:
+        if not self._json:
+            self.stdout.write(text)
+
+    def _done(self, text: str, facts: dict[str, Any]) -> None:
+        self.stdout.write(json.dumps(facts) if self._json else text)
+
+    def _fail(self, text: str, code: int, facts: dict[str, Any]) -> None:
+        if self._json:
+            self.stdout.write(json.dumps(facts | {"error": text}))
+        raise CommandError(text, returncode=code)
