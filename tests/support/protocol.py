@@ -61,7 +61,7 @@ def is_commit(message: Message) -> bool:
 
 def error_response(sqlstate: str, text: str) -> bytes:
     """The FATAL error with which a server ends a connection."""
-    fields = {"S": "FATAL", "V": "FATAL", "C": sqlstate, "M": text, "F": "proxy.py", "L": "1", "R": "deny"}
+    fields = {"S": "FATAL", "V": "FATAL", "C": sqlstate, "M": text, "F": "backend_startup.c", "L": "1", "R": "deny"}
     body = b"".join(key.encode() + value.encode() + b"\0" for key, value in fields.items()) + b"\0"
     return b"E" + struct.pack("!i", len(body) + 4) + body
 
