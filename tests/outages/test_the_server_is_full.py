@@ -52,7 +52,11 @@ def test_few_attempts_and_back_when_there_is_room(
 
 def _take_every_slot(postgres: ThrowawayPostgres, url: str) -> list[psycopg.Connection]:
     taken: list[psycopg.Connection] = []
-    with pytest.raises(psycopg.OperationalError, match="too many clients"):
+
+    def take_slots() -> None:
         while True:
             taken.append(psycopg.connect(url))
+
+    with pytest.raises(psycopg.OperationalError, match="too many clients"):
+        take_slots()
     return taken
