@@ -5,85 +5,19 @@ The application is not restarted, nobody waits for a pool, nothing is a bare 500
 
 from __future__ import annotations
 
-import json
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import pytest
 
 from tests.support.postgres import ThrowawayPostgres, wait_until
 from tests.support.site import Site
+from tests.support.visitor import HTML, Visitor, visitor_with_session, visitor_with_token
 
 pytestmark = pytest.mark.slow
 
 
-@dataclass
-class Answer:
-    status: int
-    headers: dict[str, str]
-    body: str
-    seconds: float
-
-
-class Visitor:
-    """Somebody with a session or a token."""
-
-    def __init__(self, site: Site) -> None:
-        self.site = site
-        self.headers: dict[str, str] = {}
-
-    def ask(self, path: str, *, body: object = None, **headers: str) -> Answer:
-        request = urllib.request.Request(
-            self.site.url + path,
-            data=None if body is None else json.dumps(body).encode(),
-            headers=self.headers | headers | ({"Content-Type": "application/json"} if body is not None else {}),
-        )
-        opener = urllib.request.build_opener(_NoRedirect)
-        started = time.monotonic()
-        try:
-            with opener.open(request, timeout=20) as response:
-                status, sent, text = response.status, response.headers, response.read().decode()
-        except urllib.error.HTTPError as error:
-            status, sent, text = error.code, error.headers, error.read().decode()
-        return Answer(status, {k.lower(): v for k, v in sent.items()}, text, time.monotonic() - started)
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *args: object, **kwargs: object) -> None:
-        return None
-
-
-def visitor_with_session(site: Site) -> Visitor:
-    visitor = Visitor(site)
-    form = visitor.ask("/accounts/login/")
-    token = form.headers["set-cookie"].split("csrftoken=")[1].split(";")[0]
-    visitor.headers["Cookie"] = f"csrftoken={token}"
-    request = urllib.request.Request(
-        site.url + "/accounts/login/",
-        data=f"username=demo&password=demo&csrfmiddlewaretoken={token}".encode(),
-        headers=visitor.headers | {"Referer": site.url},
-    )
-    try:
-        urllib.request.build_opener(_NoRedirect).open(request, timeout=20)
-    except urllib.error.HTTPError as redirect:
-        cookies = redirect.headers.get_all("Set-Cookie") or []
-        visitor.headers["Cookie"] = "; ".join(cookie.split(";")[0] for cookie in cookies)
-    return visitor
-
-
-def visitor_with_token(site: Site) -> Visitor:
-    visitor = Visitor(site)
-    answer = visitor.ask("/api/auth/token", body={"username": "demo", "password": "demo"})
-    visitor.headers["Authorization"] = f"Token {json.loads(answer.body)['token']}"
-    return visitor
-
-
 PAGES = ["/", "/admin/", "/admin/chat/thread/", "/admin/chat/message/", "/admin/auth/user/"]
 API = ["/api/threads", "/api/threads/0192f0c1-2b3c-7d4e-8f50-617283940a1b", "/api/health/db", "/readyz"]
-HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 
 
 @pytest.mark.parametrize("debug", ["0", "1"], ids=["production", "DEBUG"])

@@ -10,8 +10,10 @@ import itertools
 import os
 import shutil
 import signal
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psycopg
@@ -82,6 +84,58 @@ class ThrowawayPostgres:
     def restart(self, mode: str = "fast") -> None:
         self.stop(mode)
         self.start()
+
+    def crash(self) -> None:
+        """One backend dies of SIGKILL: the server ends all sessions, recovers and goes on by itself."""
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            os.kill(connection.info.backend_pid, signal.SIGKILL)
+            with suppress(psycopg.OperationalError):
+                connection.execute("SELECT pg_sleep(10)")
+
+    def start_and_note(self) -> float:
+        """Start it; `time.monotonic()` of when it first let somebody in, which is before `start` knows."""
+        starting = threading.Thread(target=self.start)
+        starting.start()
+        try:
+            return self.accepts_at()
+        finally:
+            starting.join()
+
+    def accepts_at(self, *, timeout_seconds: float = 20) -> float:
+        """Try to connect until it works; `time.monotonic()` of that."""
+        deadline = time.monotonic() + timeout_seconds
+        while time.monotonic() < deadline:
+            with suppress(psycopg.OperationalError):
+                psycopg.connect(self.url()).close()
+                return time.monotonic()
+            time.sleep(0.01)
+        raise AssertionError(f"The server let nobody in within {timeout_seconds:g} s")
+
+    def start_recovering(self) -> None:
+        """Start it as a standby that serves nobody: who connects is told 57P03, until `end_recovery`."""
+        (self.data / "standby.signal").touch()
+        self._server.options = self._options | {"hot_standby": "off"}
+        self._server.start()
+        self._server.options = self._options
+
+    def end_recovery(self) -> None:
+        """What `pg_ctl promote` does."""
+        (self.data / "promote").touch()
+        process = self._server.process()
+        assert process is not None
+        process.send_signal(signal.SIGUSR1)
+
+    @contextmanager
+    def restarted_with(self, **options: str) -> Iterator[None]:
+        """Other settings, until the block ends."""
+        try:
+            self.stop()
+            self._server.options = self._options | options
+            self.start()
+            yield
+        finally:
+            self._server.options = self._options
+            self.restart("immediate")
 
     def freeze(self) -> None:
         """Every server process stops where it is: connections are accepted, nothing is answered."""

@@ -1,0 +1,88 @@
+"""PostgreSQL stands still: it accepts connections and statements, and answers nothing. Only our own clock can tell."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.support.postgres import ThrowawayPostgres
+from tests.support.site import Site
+from tests.support.visitor import Crowd, Visitor, percentile_seconds, visitor_with_token
+
+pytestmark = pytest.mark.slow
+
+DEADLINE_SECONDS = 1.0
+
+
+@pytest.mark.parametrize("worker_class", ["gthread", "asgi"])
+def test_nobody_waits_longer_than_the_deadline(
+    start_site: Callable[..., Site], database_url: str, postgres: ThrowawayPostgres, worker_class: str
+) -> None:
+    """503 at the deadline; what needs no database is as quick as ever; all is well as soon as it goes on."""
+    site = start_site(url=f"{database_url}?deadline_seconds={DEADLINE_SECONDS}", worker_class=worker_class)
+    program = visitor_with_token(site)
+    with Crowd(program, people=6) as readers, Crowd(Visitor(site), people=2, path="/livez") as others:
+        readers.first(200, since=time.monotonic())
+        postgres.freeze()
+        frozen_at = time.monotonic()
+        time.sleep(4)
+        thawed_at = time.monotonic()
+        postgres.thaw()
+        assert readers.first(200, since=thawed_at) < 0.2
+        well_at = time.monotonic()
+        time.sleep(0.3)
+    during = readers.told(since=frozen_at, until=thawed_at - DEADLINE_SECONDS)
+    assert {answer.status for answer in during} == {503}
+    assert all(int(answer.headers["retry-after"]) >= 1 for answer in during)
+    assert percentile_seconds(readers.answers) <= DEADLINE_SECONDS + 0.2
+    assert set(readers.statuses(since=well_at)) == {200}
+    assert set(others.statuses()) == {200}
+    assert percentile_seconds(others.answers) < 0.2
+
+
+def test_the_threads_are_free_after_the_deadline(
+    start_site: Callable[..., Site], database_url: str, postgres: ThrowawayPostgres
+) -> None:
+    """A process with four threads is stuck until the deadline, and not after."""
+    site = start_site(url=f"{database_url}?deadline_seconds={DEADLINE_SECONDS}", WEB_THREADS="4")
+    program = visitor_with_token(site)
+    postgres.freeze()
+    with ThreadPoolExecutor() as people:
+        refusals = list(people.map(program.ask, ["/api/threads"] * 4))
+        assert [answer.status for answer in refusals] == [503] * 4
+        assert max(answer.seconds for answer in refusals) <= DEADLINE_SECONDS + 0.2
+        alive = list(people.map(program.ask, ["/livez"] * 4))
+        assert [answer.status for answer in alive] == [200] * 4
+        assert max(answer.seconds for answer in alive) < 0.3
+
+
+def test_once_it_is_known_a_503_takes_no_time(
+    start_site: Callable[..., Site], database_url: str, postgres: ThrowawayPostgres
+) -> None:
+    """The first ones find out, for everybody who comes after."""
+    site = start_site(url=f"{database_url}?deadline_seconds={DEADLINE_SECONDS}")
+    program = visitor_with_token(site)
+    postgres.freeze()
+    known_at = time.monotonic() + DEADLINE_SECONDS + 1.3
+    while time.monotonic() < known_at:
+        program.ask("/api/threads")
+    answers = [program.ask("/api/threads") for _ in range(200)]
+    assert {answer.status for answer in answers} == {503}
+    assert percentile_seconds(answers) <= 0.05
+
+
+def test_a_short_freeze_is_only_a_wait(
+    start_site: Callable[..., Site], database_url: str, postgres: ThrowawayPostgres
+) -> None:
+    """Shorter than the deadline, it costs nobody their answer."""
+    site = start_site(url=f"{database_url}?deadline_seconds=5")
+    with Crowd(visitor_with_token(site)) as readers:
+        readers.first(200, since=time.monotonic())
+        postgres.freeze()
+        time.sleep(1.5)
+        postgres.thaw()
+        readers.first(200, since=time.monotonic())
+    assert set(readers.statuses()) == {200}
