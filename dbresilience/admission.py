@@ -2,7 +2,7 @@
 
 The breaker opens when the database cannot be reached. Then nobody dials but a *probe*, in a
 thread of its own and only when somebody asks; everybody else is refused at once with the cause that was found
-last. A server that is starting, and one that is full, are worth a wait. What only looks like an
+last. What passes in a moment (starting, full, a standby not yet promoted) is worth a wait. What only looks like an
 outage (a statement that was never answered) is a *suspicion*, for a probe to confirm.
 """
 
@@ -18,7 +18,16 @@ import psycopg
 
 from . import signals
 from .dialling import nobody_listened
-from .errors import CANNOT_CONNECT, POOLER_FULL, SERVER_FULL, STARTING, Classification, DatabaseUnavailable, classify
+from .errors import (
+    CANNOT_CONNECT,
+    NO_WRITER,
+    POOLER_FULL,
+    SERVER_FULL,
+    STARTING,
+    Classification,
+    DatabaseUnavailable,
+    classify,
+)
 from .operators import is_at_work
 from .signals import emit
 
@@ -32,9 +41,11 @@ MOST_PROBES = 3
 LISTEN_SECONDS = 0.1
 """Between two probes while nothing listens at the address, which costs nobody anything."""
 START_SECONDS = 0.2
-"""Longest time between two probes of a server that is starting."""
+"""Longest time between two probes of a server that is starting or being promoted."""
 LONGEST_DELAY_SECONDS = 1.0
 FULL = frozenset({SERVER_FULL.name, POOLER_FULL.name})
+WORTH_A_PROBE = FULL | {NO_WRITER.name}
+"""Troubles that pass in a moment: whoever comes waits for the next probe."""
 
 
 class Admission:
@@ -116,7 +127,7 @@ class Admission:
         """Until when a request should wait, knowing what is known."""
         if self.meaning.name == STARTING.name:
             return deadline
-        if no_news and self.meaning.name in FULL:
+        if no_news and self.meaning.name in WORTH_A_PROBE:
             return deadline
         if no_news and self._probes:
             return self._probe_began_at + self._probe_worth_waiting_seconds
@@ -222,7 +233,8 @@ class Admission:
         if self._answered_since is None:
             self._answered_since = now
         lasted = now - self._answered_since
-        longest = START_SECONDS if self.meaning.name == STARTING.name else LONGEST_DELAY_SECONDS
+        passing = self.meaning.name in (STARTING.name, NO_WRITER.name)
+        longest = START_SECONDS if passing else LONGEST_DELAY_SECONDS
         return min(max(0.15 * lasted, LISTEN_SECONDS / 2), longest) * random.uniform(0.75, 1.0)
 
     # The operator

@@ -16,8 +16,8 @@ from psycopg.pq import ConnStatus
 
 from .credentials import PasswordSource, connect_with
 from .cursors import leased
-from .dialling import dial, read_refusal
-from .errors import OUTCOME_LOST, is_fatal, is_session_lost, mark
+from .dialling import dial, is_unexplained, read_refusal
+from .errors import NOT_FOR_WRITING, OUTCOME_LOST, is_fatal, is_session_lost, mark
 from .liveness import is_alive
 from .overdue import DeadlineMixin
 
@@ -148,8 +148,11 @@ class ResilientConnection(DeadlineMixin, psycopg.Connection[Any]):
     def _dial(cls, conninfo: str, **kwargs: Any) -> Self:
         try:
             return super().connect(conninfo, **kwargs)
-        except psycopg.Error as error:
+        except psycopg.OperationalError as error:
             read_refusal(error)
+            # libpq's own verdict on target_session_attrs has no code, and its text is translated.
+            if kwargs.get("target_session_attrs") in ("read-write", "primary") and is_unexplained(error):
+                mark(error, NOT_FOR_WRITING)
             raise
 
     @classmethod

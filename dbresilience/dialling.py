@@ -95,6 +95,15 @@ def nobody_listened(error: BaseException) -> bool:
     return all(any(words in line for words in _NOBODY_LISTENS) for line in each)
 
 
+def is_unexplained(error: psycopg.Error) -> bool:
+    """Whether somebody answered, yet neither with a SQLSTATE nor with silence."""
+    return (
+        error.sqlstate is None
+        and not isinstance(error, psycopg.errors.ConnectionTimeout)
+        and not nobody_listened(error)
+    )
+
+
 @cache
 def _set_verbosity() -> Callable[[int, int], int] | None:
     """Return libpq's `PQsetErrorVerbosity`, of the very libpq that psycopg uses; None unless that is certain.

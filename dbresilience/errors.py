@@ -102,6 +102,7 @@ CONNECTION_LOST = Classification("connection_lost", 503, evict=True, condemn=Tru
 CANNOT_CONNECT = Classification("cannot_connect", 503, outage=True, retry=NOT_SENT)
 SESSION_ENDED = Classification("session_ended", 503, evict=True, retry=READ)
 SHUTTING_DOWN = replace(CONNECTION_LOST, name="shutting_down")
+NO_WRITER = replace(CANNOT_CONNECT, name="no_writer", retry_after_seconds=1)
 STARTING = Classification("starting", 503, outage=True, retry=NOT_SENT, retry_after_seconds=1)
 OVERLOADED = Classification("overloaded", 503)
 SERVER_FULL = replace(OVERLOADED, name="server_full", retry=NOT_SENT)
@@ -185,6 +186,7 @@ _POOLER_TEXTS: tuple[tuple[str, Classification], ...] = (
 RAISED_BY_CLIENT = "client"
 RAISED_BY_OWN_READ_ONLY = "own read only"
 OUTCOME_LOST = "outcome"
+NOT_FOR_WRITING = "not for writing"
 
 
 def mark(error: psycopg.Error, origin: str) -> None:
@@ -195,7 +197,8 @@ def mark(error: psycopg.Error, origin: str) -> None:
         origin: `RAISED_BY_CLIENT` when libpq refused to send while the session is well, or
             `RAISED_BY_OWN_READ_ONLY` when the application itself asked for a read-only transaction,
             or `OUTCOME_LOST` when the session ended before a COMMIT, or a write outside
-            a transaction, was answered.
+            a transaction, was answered; or `NOT_FOR_WRITING` when connecting found servers, but
+            none that takes writes.
     """
     error._dbresilience_origin = origin  # type: ignore[attr-defined]
 
@@ -262,6 +265,8 @@ def was_sent(error: psycopg.Error) -> bool:
 
 def _classify_psycopg(exc: psycopg.Error) -> Classification:
     origin = getattr(exc, "_dbresilience_origin", None)
+    if origin == NOT_FOR_WRITING:
+        return NO_WRITER
     if origin is not None:
         return OUTCOME_UNKNOWN if origin == OUTCOME_LOST else NOT_TRANSIENT
     if isinstance(exc, StatementOverdue):

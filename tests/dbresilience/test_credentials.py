@@ -175,11 +175,11 @@ def test_a_password_changes_under_load(
         (file.parent / "new").write_text(f"{new}\n")
         (file.parent / "new").rename(file)
         time.sleep(0.5)
-        opened = wrapper.resources.pool.opened_total  # type: ignore[union-attr]
+        opened = wrapper.resources.pool.recovery.opened_total  # type: ignore[union-attr]
         change_password(new)
         assert old != new
         time.sleep(0.5)
-        assert wrapper.resources.pool.opened_total > opened  # type: ignore[union-attr]
+        assert wrapper.resources.pool.recovery.opened_total > opened  # type: ignore[union-attr]
     stop.set()
     for thread in threads:
         thread.join(10)

@@ -62,7 +62,7 @@ def test_nothing_is_opened_before_it_is_needed(wrapper: DatabaseWrapper) -> None
     assert wrapper.get_autocommit()
     assert wrapper.resources.snapshot().size == 0
     assert wrapper.resources.pool is not None
-    assert wrapper.resources.pool.opened_total == 0
+    assert wrapper.resources.pool.recovery.opened_total == 0
 
 
 def test_an_open_cursor_keeps_the_connection_through_inner_queries(wrapper: DatabaseWrapper) -> None:
