@@ -17,7 +17,7 @@ from time import monotonic
 import psycopg
 
 from . import signals
-from .dialling import nobody_listened
+from .dialling import is_unexplained, nobody_listened
 from .errors import (
     CANNOT_CONNECT,
     NO_WRITER,
@@ -225,7 +225,8 @@ class Admission:
         """
         if isinstance(cause, psycopg.errors.ConnectionTimeout):
             return LISTEN_SECONDS / 2  # it took long enough by itself
-        if nobody_listened(cause):
+        if nobody_listened(cause) or (isinstance(cause, psycopg.OperationalError) and is_unexplained(cause)):
+            # Also a proxy without a server behind it, which takes a connection and ends it.
             self._answered_since = None
             return LISTEN_SECONDS * random.uniform(0.8, 1.2)
         if self.meaning.name in FULL:
