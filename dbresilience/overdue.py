@@ -25,7 +25,7 @@ else:
 
 TICK_SECONDS = 0.1
 """How long psycopg waits without looking at signals such as Ctrl-C; its own default."""
-LEAST_PATIENCE_SECONDS = 0.1
+LEAST_PATIENCE_SECONDS = 0.05
 MOST_PATIENCE_SECONDS = 1.0
 CLEANUP_SECONDS = 1.0
 """What COMMIT, ROLLBACK and the cleaning of a session may take when a deadline is near or over."""
