@@ -15,6 +15,7 @@ from .client import DatabaseClient
 from .conf import OUR_KEYS, Configuration, age_and_pool
 from .connection import ResilientConnection
 from .credentials import password_source
+from .hosts import host_order
 from .identity import database_of, hashable
 from .operators import OrderFile
 from .resources import DatabaseResources, obtain
@@ -110,6 +111,8 @@ class ConnectingMixin(_Base):
         if source is not None:
             params.pop("password", None)
             params["password_source"] = source
+        if (hosts := host_order(params)) is not None:
+            params["hosts"] = hosts
         if configuration.slow_query_seconds is not None:
             params["slow_query_log"] = SlowQueryLog(
                 self.alias, configuration.slow_query_seconds, configuration.slow_query_parameters

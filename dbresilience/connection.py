@@ -22,10 +22,11 @@ from .liveness import is_alive
 from .overdue import DeadlineMixin
 
 if TYPE_CHECKING:
+    from .hosts import HostOrder
     from .lease import Lease
     from .slow_queries import SlowQueryLog
 
-OUR_ARGUMENTS = ("slow_query_log", "log_addresses", "deadline_seconds")
+OUR_ARGUMENTS = ("slow_query_log", "log_addresses", "deadline_seconds", "hosts")
 """Arguments of `ResilientConnection.connect` that psycopg's own does not know."""
 
 _QUOTED_HOST = re.compile(r"""\b(host name|server at|socket|host:?) ("[^"]*"|'[^']*')""")
@@ -114,6 +115,7 @@ class ResilientConnection(DeadlineMixin, psycopg.Connection[Any]):
         log_addresses: bool = False,
         deadline_seconds: float | None = None,
         password_source: PasswordSource | None = None,
+        hosts: HostOrder | None = None,
         **kwargs: Any,
     ) -> Self:
         """Connect as psycopg does and tell `observer` how it went; take one that it has ready, if it has.
@@ -125,6 +127,8 @@ class ResilientConnection(DeadlineMixin, psycopg.Connection[Any]):
         connection = observer.take_parked() if observer is not None else None
         try:
             if connection is None:
+                if hosts is not None:
+                    kwargs |= hosts.arguments()
                 connection = connect_with(password_source, partial(cls._dial, conninfo, **kwargs))
                 connection.connect_seconds = perf_counter() - started
         except Exception as exception:
@@ -138,6 +142,8 @@ class ResilientConnection(DeadlineMixin, psycopg.Connection[Any]):
         connection.deadline_seconds = deadline_seconds
         connection.slow_query_log = slow_query_log
         connection.wanted_server = _wanted_server(connection)
+        if hosts is not None:
+            hosts.remember(connection)
         connection.add_notice_handler(connection._remember_farewell)
         if observer is not None:
             connection.observer = observer

@@ -80,6 +80,8 @@ class HealthProbe:
         started: float | None = None
         try:
             arguments = dict(self._connect_arguments())
+            if (hosts := arguments.get("hosts")) is not None:
+                arguments |= hosts.arguments()
             for ours in (*OUR_ARGUMENTS, "cursor_factory"):
                 arguments.pop(ours, None)
             # 2 seconds is the least libpq accepts. A black hole ends after 5 (in milliseconds),

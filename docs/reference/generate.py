@@ -5,6 +5,7 @@ A test compares the files with what this would write, so they cannot fall behind
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import re
 import sys
@@ -13,10 +14,15 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent.parent))
 
+from django.conf import settings  # noqa: E402
+
 from dbresilience import errors, signals  # noqa: E402
 from dbresilience.checks import CHECKS  # noqa: E402
 from dbresilience.conf import OPTIONS, Option  # noqa: E402
+from dbresilience.management.commands.dbresilience import Command  # noqa: E402
 
+DJANGOS_ARGUMENTS = {"--help", "--version", "--verbosity", "--settings", "--pythonpath", "--traceback", "--no-color",
+                     "--force-color", "--skip-checks"}  # fmt: skip
 MADE_BY = "<!-- Written by docs/reference/generate.py; edit the code, then run it. -->\n"
 
 
@@ -123,13 +129,42 @@ def checks_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def command_page() -> str:
+    """`manage.py dbresilience`, from its own parser."""
+    parser = Command().create_parser("manage.py", "dbresilience")
+    (orders,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    meanings = {choice.dest: choice.help for choice in orders._choices_actions}
+    lines = [
+        "# manage.py dbresilience",
+        MADE_BY,
+        f"{Command.help} [When to use it](../howto/restart-postgresql.md).",
+        "",
+    ]
+    for name, order in orders.choices.items():
+        lines += [
+            f"## {name}",
+            "",
+            f"{meanings[name][0].upper()}{meanings[name][1:]}. {order.description or ''}".strip(),
+            "",
+        ]
+        lines += ["| argument | meaning |", "|---|---|"]
+        for action in order._actions:
+            if action.option_strings and action.option_strings[-1] not in DJANGOS_ARGUMENTS:
+                value = "" if action.nargs == 0 else f" {action.dest.rpartition('_')[2].upper()}"
+                lines.append(f"| `{action.option_strings[-1]}{value}` | {action.help} |")
+        lines.append("")
+    return "\n".join(lines).rstrip() + "\n"
+
+
 PAGES = {
     "settings.md": settings_page,
     "signals.md": signals_page,
     "errors.md": errors_page,
     "checks.md": checks_page,
+    "command.md": command_page,
 }
 
 if __name__ == "__main__":
+    settings.configure()  # the command asks for the aliases
     for name, page in PAGES.items():
         (HERE / name).write_text(page())

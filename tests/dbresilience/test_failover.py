@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from django.db import Error, OperationalError
 
 from dbresilience.base import DatabaseWrapper
 from dbresilience.errors import classify
+from dbresilience.hosts import host_order
 from dbresilience.liveness import is_demoted
 from tests.support.postgres import ThrowawayPostgres
 from tests.support.standby import Standby
@@ -127,6 +130,52 @@ def test_a_standby_is_promoted_while_a_client_writes(
     assert len([at for at, _ in writer.refused if at > promoted + 0.01]) <= 1
     assert {classify(error).status for _, error in writer.refused} <= {503}
     assert len(standby.execute("SELECT 1 FROM written")) >= 2
+
+
+@pytest.fixture
+def black_hole() -> Iterator[int]:
+    """A port that takes no connection and refuses none, as a machine that is gone."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+
+
+def test_a_machine_that_is_gone_delays_one_connection_only(
+    make_wrapper: MakeWrapper, primary: ThrowawayPostgres, black_hole: int
+) -> None:
+    """Whoever was the primary last is asked first, by the pool and by the probe."""
+    wrapper = use(make_wrapper(**both(connect_timeout=2, pool={"timeout": 8})), primary)
+    wrapper.settings_dict |= {"HOST": "127.0.0.1,127.0.0.1", "PORT": f"{black_hole},{primary.port}"}
+    started = time.monotonic()
+    write(wrapper)
+    assert 1.9 < time.monotonic() - started < 4
+    for _ in range(3):
+        wrapper.resources.recycle()
+        started = time.monotonic()
+        write(wrapper)
+        assert time.monotonic() - started < 1
+    assert wrapper.resources.health().healthy
+
+
+@pytest.mark.parametrize(
+    ("parameters", "ordered"),
+    [
+        ({"host": "a,b", "target_session_attrs": "read-write"}, True),
+        ({"host": "a,b", "port": 5433, "target_session_attrs": "primary"}, True),
+        ({"host": "a", "target_session_attrs": "read-write"}, False),
+        ({"host": "a,b", "target_session_attrs": "prefer-standby"}, False),
+        ({"host": "a,b"}, False),
+        ({"host": "a,b", "target_session_attrs": "primary", "load_balance_hosts": "random"}, False),
+        ({"host": "a,b", "target_session_attrs": "primary", "hostaddr": "1.1.1.1,2.2.2.2"}, False),
+    ],
+)
+def test_only_a_writers_hosts_are_put_in_order(parameters: dict[str, Any], ordered: bool) -> None:
+    """A reader may prefer one of them, and says so by their order."""
+    assert (host_order(parameters) is not None) == ordered
 
 
 @pytest.mark.parametrize("how", ["read-only", "demoted"])

@@ -63,7 +63,9 @@ class Command(BaseCommand):
         resume = orders.add_parser("resume", help="end the pause")
         recycle = orders.add_parser("recycle", help="replace every connection, used ones when they are given back")
         for each in (pause, resume, recycle):
-            each.add_argument("--database", default=DEFAULT_DB_ALIAS, choices=tuple(connections))
+            each.add_argument(
+                "--database", default=DEFAULT_DB_ALIAS, choices=tuple(connections), help="its alias (default: default)"
+            )
             each.add_argument("--json", action="store_true", help="one JSON object on standard output, for programs")
 
     def handle(self, *args: Any, order: str, database: str, json: bool, **options: Any) -> None:

@@ -1,0 +1,49 @@
+"""In which order several hosts are tried: for a writer, the one that was the primary last comes first.
+
+Otherwise a dead machine at the head of the list would delay each connection by `connect_timeout`,
+for as long as it is dead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import psycopg
+
+WRITERS = ("read-write", "primary")
+
+
+class HostOrder:
+    """The hosts of one alias.
+
+    Args:
+        hosts: each with its port, in the order of the settings.
+    """
+
+    def __init__(self, hosts: list[tuple[str, str]]) -> None:
+        self._hosts = hosts
+
+    def arguments(self) -> dict[str, str]:
+        """Return psycopg's arguments that name the hosts."""
+        hosts = self._hosts
+        return {"host": ",".join(host for host, _ in hosts), "port": ",".join(port for _, port in hosts)}
+
+    def remember(self, connection: psycopg.Connection[Any]) -> None:
+        """Put the host of a new connection first."""
+        found = (connection.info.host, str(connection.info.port))
+        hosts = self._hosts
+        if hosts[0] != found and found in hosts:
+            self._hosts = [found, *(each for each in hosts if each != found)]
+
+
+def host_order(parameters: Mapping[str, Any]) -> HostOrder | None:
+    """Return the order for psycopg's `parameters`; None if there is one host, or any of them would do."""
+    hosts = str(parameters.get("host") or "").split(",")
+    if len(hosts) < 2 or parameters.get("target_session_attrs") not in WRITERS:
+        return None
+    if "hostaddr" in parameters or "load_balance_hosts" in parameters:
+        return None  # an order of its own, or lists that go with it
+    ports = str(parameters.get("port") or "5432").split(",")
+    return HostOrder(list(zip(hosts, ports * len(hosts) if len(ports) == 1 else ports, strict=False)))
