@@ -99,6 +99,20 @@ class OrderFile:
         with self._changing() as orders:
             self._write(replace(orders, recycled=time_ns()))
 
+    def prepare_folder(self) -> None:
+        """Make the folder if there is none.
+
+        Raises:
+            OrdersUnusable: it cannot be made, or others could write to it.
+        """
+        try:
+            self.folder.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise OrdersUnusable(
+                f"{self.folder} cannot be used: {error.strerror}. Set OPTIONS['resilience']['runtime_folder']."
+            ) from error
+        self._check(self.folder, stat.S_ISDIR)
+
     @contextmanager
     def _changing(self) -> Iterator[Orders]:
         """Read the orders to change them, while nobody else does.
@@ -106,9 +120,8 @@ class OrderFile:
         Raises:
             OrdersUnusable: the folder cannot be made, or others could write to it.
         """
+        self.prepare_folder()
         try:
-            self.folder.mkdir(mode=0o700, exist_ok=True)
-            self._check(self.folder, stat.S_ISDIR)
             held = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except OSError as error:
             raise OrdersUnusable(

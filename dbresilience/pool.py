@@ -68,7 +68,7 @@ class Pool:
         self.leases: dict[Lease, Lease] = {}
         self.lease_ends_with_transaction = configuration.lease == "transaction"
         self._configure = configure
-        self.recovery = Recovery(self, connect_arguments, configure, lambda: on_server_full(self))
+        self.recovery = Recovery(self, connect_arguments, configure, lambda: on_server_full(self), orders)
         self.generations = self.recovery.generations
         self.admission = self.recovery.admission
         self._orders = OperatorOrders(orders, self)

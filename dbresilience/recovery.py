@@ -13,7 +13,12 @@ from .generation import Generation
 from .generations import Generations
 from .lease import Lease
 from .liveness import is_hung_up
+from .operators import OrderFile
+from .pacing import SharedPace
 from .snapshot import PoolSnapshot, paused, unreachable
+
+FULL_PACE_SECONDS = 0.25
+"""Least time between two attempts to connect to a full server, of all processes of this machine together."""
 
 
 class Pool(Protocol):
@@ -36,6 +41,7 @@ class Recovery:
         connect_arguments: returns those of `psycopg.connect`.
         configure: called with each new connection.
         on_server_full: called when the server had no slot for one more connection.
+        orders: names the database to this machine's processes, which share a pace then; None for no sharing.
     """
 
     def __init__(
@@ -44,6 +50,7 @@ class Recovery:
         connect_arguments: Callable[[], Mapping[str, Any]],
         configure: Callable[[ResilientConnection], None],
         on_server_full: Callable[[], None],
+        orders: OrderFile | None,
     ) -> None:
         self.alias = pool.alias
         self.configuration = configuration = pool.configuration
@@ -62,6 +69,7 @@ class Recovery:
         self._pool = pool
         self._connect_arguments = connect_arguments
         self._on_server_full = on_server_full
+        self._pace = None if orders is None else SharedPace(orders, FULL_PACE_SECONDS)
         self._parked: list[ResilientConnection] = []
 
     def connection_opened(self, connection: ResilientConnection) -> None:
@@ -113,11 +121,16 @@ class Recovery:
 
     def _dial(self) -> None:
         """Connect, to find out whether that is possible; the connection is the first of the next generation."""
+        known = self.admission.cause
+        if known is not None and self.admission.meaning.name in FULL and self._pace and not self._pace.take_turn():
+            raise known
         try:
             connection = ProbingConnection.connect(**self._connect_arguments())
         except Exception as exception:
             self._count_failure(exception)
             raise
+        if self._pace and known is not None:
+            self._pace.clear()  # where one has found a slot the next may try at once
         self._parked.append(connection)
         try:
             self.generations.open(timeout=0.0).grow()
