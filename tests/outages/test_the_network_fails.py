@@ -16,24 +16,31 @@ pytestmark = pytest.mark.slow
 DEADLINE_SECONDS = 1.0
 
 
-@pytest.mark.parametrize("face", ["refuse", "reset"])
-def test_an_outage_that_is_seen(start_site_behind: Callable[..., Site], proxy: Proxy, face: str) -> None:
-    """503 at once, each in no time once it is known; 200 at once when it is over."""
-    program = visitor_with_token(start_site_behind())
-    with Crowd(program) as readers:
+@pytest.mark.parametrize(("face", "back_within_seconds"), [("refuse", 0.2), ("reset", 0.6)])
+def test_an_outage_that_is_seen(
+    start_site_behind: Callable[..., Site], proxy: Proxy, face: str, back_within_seconds: float
+) -> None:
+    """503 at once, each in no time once it is known; 200 as soon as it is over.
+
+    Where somebody answers, if only with a reset, the attempts become rarer the longer it lasts.
+    """
+    site = start_site_behind()
+    program = visitor_with_token(site)
+    with Crowd(program) as readers, Crowd(Visitor(site), people=1, path="/livez") as others:
         readers.first(200, since=time.monotonic())
         getattr(proxy, face)()
         proxy.cut()
-        broken_at = time.monotonic()
-        readers.first(503, since=broken_at)
+        readers.first(503, since=time.monotonic())
         known_at = time.monotonic()
         time.sleep(2)
         restored_at = time.monotonic()
         proxy.restore()
-        assert readers.first(200, since=restored_at) < 0.3
+        back_after_seconds = readers.first(200, since=restored_at)
+    busy_seconds = percentile_seconds(others.answers)
     refusals = readers.told(since=known_at, until=restored_at - 0.1)
     assert {answer.status for answer in refusals} == {503}
-    assert percentile_seconds(refusals) <= 0.1
+    assert percentile_seconds(refusals) - busy_seconds <= 0.05
+    assert back_after_seconds - busy_seconds <= back_within_seconds
     assert set(readers.statuses()) == {200, 503}
     assert proxy.most_opened_within(1, since=known_at) <= 25
 
@@ -54,10 +61,11 @@ def test_packets_are_swallowed(start_site_behind: Callable[..., Site], proxy: Pr
         # A connection that is being tried finds out with its next SYN; one is tried every second.
         assert readers.first(200, since=restored_at) < 1.3
     assert {answer.status for answer in readers.told(since=broken_at, until=restored_at - DEADLINE_SECONDS)} == {503}
-    assert percentile_seconds(readers.answers) <= DEADLINE_SECONDS + 0.2
-    assert percentile_seconds(readers.told(since=known_at, until=restored_at - 0.1)) <= 0.1
     assert set(others.statuses()) == {200}
-    assert percentile_seconds(others.answers) < 0.2
+    busy_seconds = percentile_seconds(others.answers)
+    assert busy_seconds < DEADLINE_SECONDS / 2
+    assert percentile_seconds(readers.answers) - busy_seconds <= DEADLINE_SECONDS + 0.2
+    assert percentile_seconds(readers.told(since=known_at, until=restored_at - 0.1)) - busy_seconds <= 0.05
 
 
 def test_a_far_away_server_is_only_slow(start_site_behind: Callable[..., Site], proxy: Proxy) -> None:

@@ -1,4 +1,7 @@
-"""PostgreSQL stands still: it accepts connections and statements, and answers nothing. Only our own clock can tell."""
+"""PostgreSQL stands still: it accepts connections and statements, and answers nothing. Only our own clock can tell.
+
+What a busy machine adds to every request is told by `/livez`, which needs no database.
+"""
 
 from __future__ import annotations
 
@@ -37,10 +40,10 @@ def test_nobody_waits_longer_than_the_deadline(
     during = readers.told(since=frozen_at, until=thawed_at - DEADLINE_SECONDS)
     assert {answer.status for answer in during} == {503}
     assert all(int(answer.headers["retry-after"]) >= 1 for answer in during)
-    assert percentile_seconds(readers.answers) <= DEADLINE_SECONDS + 0.2
     assert set(readers.statuses(since=well_at)) == {200}
     assert set(others.statuses()) == {200}
-    assert percentile_seconds(others.answers) < 0.2
+    assert percentile_seconds(others.answers) < DEADLINE_SECONDS / 2
+    assert percentile_seconds(readers.answers) - percentile_seconds(others.answers) <= DEADLINE_SECONDS + 0.2
 
 
 def test_the_threads_are_free_after_the_deadline(
@@ -69,9 +72,9 @@ def test_once_it_is_known_a_503_takes_no_time(
     known_at = time.monotonic() + DEADLINE_SECONDS + 1.3
     while time.monotonic() < known_at:
         program.ask("/api/threads")
-    answers = [program.ask("/api/threads") for _ in range(200)]
+    answers, others = zip(*[(program.ask("/api/threads"), program.ask("/livez")) for _ in range(150)], strict=True)
     assert {answer.status for answer in answers} == {503}
-    assert percentile_seconds(answers) <= 0.05
+    assert percentile_seconds(answers) - percentile_seconds(others) <= 0.05
 
 
 def test_a_short_freeze_is_only_a_wait(

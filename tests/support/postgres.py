@@ -174,7 +174,9 @@ class ThrowawayPostgres:
         process = self._server.process()
         if process is None:
             return
-        for each in [process, *process.children(recursive=True)]:
+        # First the one that forks: a session that began meanwhile would go on.
+        os.kill(process.pid, number)
+        for each in process.children(recursive=True):
             with suppress(ProcessLookupError):
                 os.kill(each.pid, number)
 

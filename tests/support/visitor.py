@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tests.support.site import Site
@@ -181,7 +181,7 @@ class Writers(Crowd):
             path = page["next"] and page["next"].removeprefix(self._visitor.site.url)
 
 
-def percentile_seconds(answers: list[Answer], share: float = 0.99) -> float:
+def percentile_seconds(answers: Sequence[Answer], share: float = 0.99) -> float:
     """The time within which this share of them came."""
     assert answers
     return sorted(answer.seconds for answer in answers)[math.ceil(len(answers) * share) - 1]
