@@ -1,8 +1,8 @@
 """Which functions a SELECT may call and still be only a read.
 
-Named are those of PostgreSQL, its contrib modules and SQL itself that change nothing, by their own
-word in `pg_proc` or because what they change is nobody's business (`random`). Any other function may
-store something, so a SELECT that calls one is taken for a write.
+Named are those of PostgreSQL, its contrib modules and SQL itself that store nothing. What they may
+leave on the session, such as a lock, is the business of `session_state`. Any other function may store
+something, so a SELECT that calls one is taken for a write.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ _QUALIFIES = (*_LETTERS, ".")
 
 # Words of SQL and types, which may stand before a parenthesis, too.
 _SYNTAX = """
-    all and any array as between bit by case cast char character conflict cube decimal distinct else end except exists
-    extract false filter float from full group grouping having ilike in inner interval intersect is isnull join lateral
-    left like limit materialized natural not notnull null numeric of offset on only or order outer over overlaps
-    partition precision range right rollup row rows select sets similar some symmetric then time timestamp timestamptz
-    to true union unknown using values varbit varchar varying when where window with within xmlelement xmlforest
+    all and any array as between bit by case cast char character conflict cube decimal distinct else end except
+    exists explain extract false filter float from full group grouping having ilike in inner intersect interval is
+    isnull join lateral left like limit materialized natural not notnull null numeric of offset on only or order
+    outer over overlaps partition precision range right rollup row rows select sets similar some symmetric then time
+    timestamp timestamptz to true union unknown using values varbit varchar varying when where window with within
+    xmlelement xmlforest
 """
 _FUNCTIONS = """
     abs acos acosd acosh age array_agg array_append array_cat array_dims array_length array_lower array_ndims
@@ -61,6 +62,9 @@ _FUNCTIONS = """
     pg_postmaster_start_time pg_relation_size pg_size_bytes pg_size_pretty pg_sleep pg_snapshot_xmax pg_snapshot_xmin
     pg_stat_get_activity pg_table_is_visible pg_table_size pg_tablespace_size pg_total_relation_size
     pg_type_is_visible pg_typeof pg_visible_in_snapshot pg_wal_lsn_diff pg_walfile_name pg_xact_status
+    pg_advisory_lock pg_advisory_lock_shared pg_advisory_unlock pg_advisory_unlock_all pg_advisory_unlock_shared
+    pg_advisory_xact_lock pg_advisory_xact_lock_shared pg_try_advisory_lock pg_try_advisory_lock_shared
+    pg_try_advisory_xact_lock pg_try_advisory_xact_lock_shared set_config
     phraseto_tsquery pi plainto_tsquery position pow power
     querytree quote_ident quote_literal quote_nullable radians random rank regexp_count regexp_instr regexp_like
     regexp_match regexp_matches regexp_replace regexp_split_to_array regexp_split_to_table regexp_substr

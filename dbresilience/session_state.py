@@ -40,12 +40,13 @@ _LEAVES_STATE = re.compile(
 
 _ONLY_READS = re.compile(
     r"\s*(?:(?:--[^\n]*\n|/\*.*?\*/)\s*)*\(*\s*"
-    r"(?:SELECT|SHOW|EXPLAIN|VALUES|TABLE|FETCH|DECLARE|BEGIN|SET|SAVEPOINT|RELEASE|ROLLBACK)\b",
+    r"(?:SELECT|SHOW|EXPLAIN|VALUES|TABLE|FETCH|DECLARE|BEGIN|SET|SAVEPOINT|RELEASE|ROLLBACK|WITH)\b",
     re.IGNORECASE | re.DOTALL,
 )
 
-_SELECT = re.compile(r"[\s(]*(?:SELECT|VALUES|TABLE)\b", re.IGNORECASE)
-_SELECT_INTO = re.compile(r"\bINTO\b", re.IGNORECASE)
+_SELECT = re.compile(r"[\s(]*(?:SELECT|VALUES|TABLE|WITH)\b", re.IGNORECASE)
+_WRITES_ALL_THE_SAME = re.compile(r"\bINTO\b|\bANALYZE\b|\bEXECUTE\b", re.IGNORECASE)
+_WRITES_WITHIN = re.compile(r"[\s(]*WITH\b.*\b(?:INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORECASE | re.DOTALL)
 _CHANGES_ROWS = re.compile(
     r"\s*(?:INSERT|UPDATE|DELETE|MERGE)\b|\s*WITH\b.*\b(?:INSERT\s+INTO|DELETE\s+FROM|MERGE\s+INTO|UPDATE\b.*\bSET)\b",
     re.IGNORECASE | re.DOTALL,
@@ -65,7 +66,7 @@ class Traits(NamedTuple):
     writes: bool
     """Whether it may change something that lasts, by itself or by a function that is not known (see `purity`)."""
     changes_rows: bool = False
-    """Whether it is one plain INSERT, UPDATE, DELETE or MERGE, so that another statement may follow in the same text."""
+    """Whether it is one INSERT, UPDATE, DELETE or MERGE, so that another statement may follow in the same text."""
     is_by_hand: bool = False
     """Whether it begins or ends a transaction that Django does not know of."""
 
@@ -88,7 +89,7 @@ def traits_of(query: Any, connection: psycopg.Connection[Any]) -> Traits | None:
         pass
     found = Traits(
         leaves_state=_LEAVES_STATE.search(query) is not None,
-        writes=_ONLY_READS.match(query) is None or (_SELECT.match(query) is not None and not is_plain_read(query)),
+        writes=not _only_reads(query),
         changes_rows=_CHANGES_ROWS.match(query) is not None and ";" not in query,
         is_by_hand=_BY_HAND.search(query) is not None,
     )
@@ -103,10 +104,16 @@ def is_plain_read(text: str) -> bool:
 
     A lock that it takes (`FOR UPDATE`) lasts no longer than its transaction.
     """
+    return _SELECT.match(text) is not None and _only_reads(text)
+
+
+def _only_reads(text: str) -> bool:
+    """Whether nothing that lasts can come of `text`. What cannot be told is taken for a write."""
     return (
-        _SELECT.match(text) is not None
+        _ONLY_READS.match(text) is not None
         and ";" not in text.rstrip().rstrip(";")
-        and _SELECT_INTO.search(text) is None
+        and _WRITES_ALL_THE_SAME.search(text) is None
+        and _WRITES_WITHIN.match(text) is None
         and calls_only_pure_functions(text)
     )
 

@@ -12,11 +12,11 @@ from contextvars import ContextVar
 class Unit:
     """One attempt at a unit; `parent` is the attempt within which it was begun, if any."""
 
-    __slots__ = ("has_committed", "parent")
+    __slots__ = ("has_stored", "parent")
 
     def __init__(self, parent: Unit | None) -> None:
         self.parent = parent
-        self.has_committed = False
+        self.has_stored = False
 
 
 current_unit: ContextVar[Unit | None] = ContextVar("dbresilience_unit", default=None)
@@ -24,20 +24,9 @@ current_unit: ContextVar[Unit | None] = ContextVar("dbresilience_unit", default=
 retries_are_off: ContextVar[bool] = ContextVar("dbresilience_retries_are_off", default=False)
 
 
-def note_commit() -> None:
-    """Note that something was stored for good; called only where something was written."""
+def note_stored() -> None:
+    """Note that something was stored for good, in whatever database."""
     unit = current_unit.get()
     while unit is not None:
-        unit.has_committed = True
+        unit.has_stored = True
         unit = unit.parent
-
-
-def seconds_left(seconds: float) -> float:
-    """Return how long a wait of at most `seconds` may take within the request's deadline; 0 or less: none."""
-    # SEAM: deadlines.py, `current_allowance()`.
-    return seconds
-
-
-def spend(seconds: float) -> None:
-    """Count a pause as spent on the database."""
-    # SEAM: deadlines.py, `current_allowance().spend`.
