@@ -59,9 +59,9 @@ _FUTURE = "22023"
 class TransactionId(NamedTuple):
     """A transaction's id, the position of the log when it was known, and where its server's last recovery ended."""
 
-    xid: str
-    position: str
-    recovered: str | None
+    xid: bytes
+    position: bytes
+    recovered: bytes | None
 
 
 def execute_and_ask(cursor: Any, execute: Callable[..., Any], query: str, params: Any, kwargs: dict[str, Any]) -> None:
@@ -79,10 +79,8 @@ def ask_before_commit(connection: ResilientConnection, lease: Lease) -> None:
 
 
 def _read(result: Any) -> TransactionId | None:
-    xid, position, recovered = (result.get_value(0, column) for column in range(3))
-    if xid is None:
-        return None
-    return TransactionId(xid.decode(), position.decode(), recovered and recovered.decode())
+    xid = result.get_value(0, 0)
+    return None if xid is None else TransactionId(xid, result.get_value(0, 1), result.get_value(0, 2))
 
 
 def settle(connection: ResilientConnection, lease: Lease | None, error: psycopg.Error) -> bool:
@@ -142,7 +140,7 @@ class _LookUp:
         self._arguments = {
             **lease.pool.connect_arguments(), "autocommit": True, "connect_timeout": 2, "slow_query_log": None,
         }  # fmt: skip
-        self._transaction = transaction
+        self._transaction = [part and part.decode() for part in transaction]
         self._socket: socket.socket | None = None
         self._found: tuple[str, str] | None = None
         self._problem = "the server could not be asked in time"
@@ -188,15 +186,15 @@ class _LookUp:
                 return
 
     def _ask_on(self, connection: ResilientConnection) -> tuple[str, str] | None:
-        transaction = self._transaction
-        is_writer, is_believed = connection.execute(_BELIEVED, [transaction.recovered, transaction.position]).fetchone()
+        xid, position, recovered = self._transaction
+        is_writer, is_believed = connection.execute(_BELIEVED, [recovered, position]).fetchone()
         if not is_writer:
             self._problem = "a standby cannot say"
             return None
         orphaned_at = monotonic() + _ORPHANED_AFTER_SECONDS
         while monotonic() < self._until:
             try:
-                status = connection.execute(_STATUS, [transaction.xid]).fetchone()[0]
+                status = connection.execute(_STATUS, [xid]).fetchone()[0]
             except psycopg.Error as error:
                 if error.sqlstate == _FUTURE:  # the server has never heard of it
                     return "not committed", ""
@@ -212,6 +210,6 @@ class _LookUp:
             self._problem = "the transaction is still in progress"
             if is_believed and monotonic() > orphaned_at:
                 # COMMIT never reached that session. It would keep its locks until somebody notices.
-                connection.execute(_END_ORPHAN, [transaction.xid])
+                connection.execute(_END_ORPHAN, [xid])
             sleep(0.02)
         return None
