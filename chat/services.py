@@ -5,6 +5,10 @@ process that everybody thought dead cannot overwrite what came after it.
 
 Locks are taken from the top: the thread, then its messages. So nobody writes below what somebody else deletes, and no
 two wait for each other.
+
+A transaction that PostgreSQL undid, or that a lost connection undid for certain, is run again (`retry`): each is a
+whole unit, and the keys of what it stores are made here. A single statement that is harmless to repeat is left to its
+caller.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from django.db.models.functions import Now
 
 from chat.limits import ABANDONED_SECONDS, TITLE_CHARACTERS
 from chat.models import Message, Thread, ToolCall
+from dbresilience import retry, retrying
 
 UNTITLED = "New chat"
 
@@ -56,6 +61,8 @@ def provisional_title(text: str) -> str:
     return words if len(words) <= 60 else words[:59].rstrip() + "…"
 
 
+@retry
+@transaction.atomic  # so that after a lost connection it is known whether there is a thread: nobody has its key yet
 def create_thread(*, owner: AbstractBaseUser, title: str = UNTITLED) -> Thread:
     return Thread.objects.create(owner=owner, title=title)
 
@@ -70,13 +77,16 @@ def rename_thread(*, thread: Thread, title: str) -> Thread:
 
 def delete_thread(*, thread: Thread) -> None:
     """Delete a thread with its messages. Raises ThreadGoneError."""
-    if not delete_threads(threads=Thread.objects.filter(pk=thread.pk)):
+    if not retry(delete_threads)(threads=Thread.objects.filter(pk=thread.pk)):
         raise ThreadGoneError
 
 
 @transaction.atomic
 def delete_threads(*, threads: QuerySet[Thread]) -> int:
-    """Wait for those who write in these threads, then delete all of it; returns how many threads went."""
+    """Wait for those who write in these threads, then delete all of it; returns how many threads went.
+
+    Not marked by `retry`, since the admin calls it within a transaction of its own.
+    """
     # One order for all, and no lock on what the query merely joins: so no two deletions wait for each other.
     locked = threads.order_by("pk").select_for_update(of=("self",))
     ids = list(locked.values_list("pk", flat=True))
@@ -113,12 +123,13 @@ def start_turn(
     )
     reply = Message(thread=thread, role=Message.Role.ASSISTANT, status=Message.Status.STREAMING, in_reply_to=question)
     try:
-        with transaction.atomic():
-            if new_thread:
-                thread.save(force_insert=True)
-            elif not _touch(thread):
-                raise ThreadGoneError
-            Message.objects.bulk_create([question, reply])
+        for attempt in retrying():
+            with attempt, transaction.atomic():
+                if new_thread:
+                    thread.save(force_insert=True)
+                elif not _touch(thread):
+                    raise ThreadGoneError
+                Message.objects.bulk_create([question, reply])
     except IntegrityError as error:
         if idempotency_key is None or "chat_message_once_per_key" not in str(error):
             raise
@@ -146,6 +157,7 @@ def _abandoned(replies: QuerySet[Message]) -> QuerySet[Message]:
     return replies.filter(status=Message.Status.STREAMING, updated_at__lt=Now() - timedelta(seconds=ABANDONED_SECONDS))
 
 
+@retry
 @transaction.atomic
 def restart_reply(*, reply: Message, only_abandoned: bool = False) -> Message:
     """Empty a reply that broke off and give it to the caller to run again; of two callers one gets it.
@@ -167,6 +179,7 @@ def restart_reply(*, reply: Message, only_abandoned: bool = False) -> Message:
     return reply
 
 
+@retry
 def save_reply(
     *, reply: Message, content: str, status: str, error: str | None = None, tool_calls: Sequence[ToolCall] = ()
 ) -> bool:
@@ -209,5 +222,5 @@ def delete_threads_untouched_for(*, days: int, batch: int = 500) -> int:
     deleted = 0
     while ids := list(old.order_by("updated_at").values_list("pk", flat=True)[:batch]):
         # Asked for their age once more under the lock: somebody may have spoken in one since.
-        deleted += delete_threads(threads=old.filter(pk__in=ids))
+        deleted += retry(delete_threads)(threads=old.filter(pk__in=ids))
     return deleted

@@ -10,26 +10,34 @@ from .deadlines import deadline
 from .errors import (
     AcquireTimeout,
     Classification,
+    CommitOutcomeUnknown,
     DatabaseUnavailable,
     OutOfTime,
     PinnedConnectionLost,
+    RetryInsideTransaction,
     TooManyWaiting,
     classify,
 )
 from .leasing import pinned
 from .resources import get_database_resources
+from .retry import no_retries, retry, retrying
 
 __all__ = [
     "AcquireTimeout",
     "Classification",
+    "CommitOutcomeUnknown",
     "DatabaseUnavailable",
     "OutOfTime",
     "PinnedConnectionLost",
+    "RetryInsideTransaction",
     "TooManyWaiting",
     "classify",
     "deadline",
     "get_database_resources",
+    "no_retries",
     "pinned",
+    "retry",
+    "retrying",
 ]
 
 __version__ = "0.1.0"

@@ -80,6 +80,13 @@ OPTIONS: tuple[Option, ...] = (
            "statements and between attempts. Then what runs is cancelled, also on a server that does not "
            "answer. Work outside requests has none; see `dbresilience.deadline`. None means no limit.",
            ("deadline_seconds",)),
+    Option("resilience", "retry_attempts", whole_number(1), 3, "attempts",
+           "How often, at most, a unit marked by `retry` runs, and a read outside a transaction whose connection was "
+           "lost. 1 never repeats anything.", ("retry_attempts",)),
+    Option("resilience", "commit_lookup", parse_boolean, True, "",
+           "Whether the first statement of a transaction that changes rows brings back the transaction's id, with "
+           "which the outcome of an interrupted COMMIT is looked up.",
+           ("commit_lookup",)),
     Option("resilience", "slow_query_seconds", optional(seconds(zero_allowed=True)), "auto",
            "seconds",
            "Statements that take at least this long are logged. None turns the log off; absent "
@@ -137,6 +144,8 @@ class Configuration:
     name: str | None
     lease: str
     deadline_seconds: float | None
+    retry_attempts: int
+    commit_lookup: bool
     slow_query_seconds: float | None
     slow_query_parameters: bool
     statement_timeout_seconds: float | None

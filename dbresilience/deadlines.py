@@ -92,6 +92,20 @@ def deadline(seconds: float | None) -> Iterator[None]:
         _current.set(before)
 
 
+def seconds_left(most_seconds: float, configured_seconds: float | None) -> float:
+    """Return how much of `most_seconds` the request may still wait; 0 or less is nothing."""
+    allowance = current_allowance()
+    left = None if allowance is None else allowance.remaining(configured_seconds)
+    return most_seconds if left is None else min(most_seconds, left)
+
+
+def spend(seconds: float) -> None:
+    """Count seconds that were waited for the database, where there is an allowance."""
+    allowance = current_allowance()
+    if allowance is not None:
+        allowance.spend(seconds)
+
+
 def install() -> None:
     """Give each request that Django answers its allowance. Repeating it is harmless."""
     _wrap("get_response", _within_allowance)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import psycopg
 from django.db import DatabaseError, InterfaceError, OperationalError
+from django.db.transaction import TransactionManagementError
 from psycopg.errors import ConnectionTimeout
 from psycopg_pool import PoolClosed, PoolTimeout, TooManyRequests
 
@@ -68,6 +69,15 @@ class PinnedConnectionLost(InterfaceError):
     """The connection of a `pinned()` block was closed within it; what was set on it is gone."""
 
 
+class CommitOutcomeUnknown(OperationalError):
+    """The session was lost after COMMIT, or a write outside a transaction, was sent, and nobody can say what became of
+    it: the change may or may not have been stored. It is never sent again by itself. The cause is attached."""
+
+
+class RetryInsideTransaction(TransactionManagementError):
+    """A unit marked by `retry` was begun within a transaction, of which it could only run a part again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Classification:
     """What one error means.
@@ -92,6 +102,9 @@ class Classification:
     retry: str = NEVER
     retry_after_seconds: float | None = None
 
+    def __str__(self) -> str:
+        return self.name
+
     @property
     def unavailable(self) -> bool:
         """Whether the honest answer is 503: nothing is wrong with the request itself."""
@@ -114,6 +127,7 @@ POOLER_LOST_SERVER = Classification("pooler_lost_server", 503, evict=True, retry
 READ_ONLY = Classification("read_only", 503, evict=True, condemn=True, retry=TRANSACTION)
 SERIALIZATION = Classification("serialization", 503, retry=TRANSACTION, retry_after_seconds=1)
 OUTCOME_UNKNOWN = Classification("outcome_unknown", 503, evict=True, condemn=True, outage=True)
+NOT_COMMITTED = replace(CONNECTION_LOST, name="not_committed", retry=TRANSACTION)
 LOCK_NOT_AVAILABLE = Classification("lock_not_available", 503, retry_after_seconds=1)
 TIMEOUT = Classification("timeout", 504)
 OUT_OF_TIME = Classification("out_of_time", 504)
@@ -187,6 +201,9 @@ RAISED_BY_CLIENT = "client"
 RAISED_BY_OWN_READ_ONLY = "own read only"
 OUTCOME_LOST = "outcome"
 NOT_FOR_WRITING = "not for writing"
+ROLLED_BACK = "rolled back"
+
+_BY_ORIGIN = {OUTCOME_LOST: OUTCOME_UNKNOWN, ROLLED_BACK: NOT_COMMITTED, NOT_FOR_WRITING: NO_WRITER}
 
 
 def mark(error: psycopg.Error, origin: str) -> None:
@@ -197,8 +214,8 @@ def mark(error: psycopg.Error, origin: str) -> None:
         origin: `RAISED_BY_CLIENT` when libpq refused to send while the session is well, or
             `RAISED_BY_OWN_READ_ONLY` when the application itself asked for a read-only transaction,
             or `OUTCOME_LOST` when the session ended before a COMMIT, or a write outside
-            a transaction, was answered; or `NOT_FOR_WRITING` when connecting found servers, but
-            none that takes writes.
+            a transaction, was answered; or `ROLLED_BACK` when such a COMMIT was looked up and has not
+            happened; or `NOT_FOR_WRITING` when connecting found servers, but none that takes writes.
     """
     error._dbresilience_origin = origin  # type: ignore[attr-defined]
 
@@ -231,6 +248,8 @@ def classify(exc: BaseException) -> Classification:
         return UNAVAILABLE
     if isinstance(exc, psycopg.Error):
         return _classify_psycopg(exc)
+    if isinstance(exc, CommitOutcomeUnknown):
+        return OUTCOME_UNKNOWN
     if isinstance(exc, PinnedConnectionLost):
         return NOT_TRANSIENT
     if isinstance(exc, DatabaseError | InterfaceError):
@@ -265,10 +284,8 @@ def was_sent(error: psycopg.Error) -> bool:
 
 def _classify_psycopg(exc: psycopg.Error) -> Classification:
     origin = getattr(exc, "_dbresilience_origin", None)
-    if origin == NOT_FOR_WRITING:
-        return NO_WRITER
     if origin is not None:
-        return OUTCOME_UNKNOWN if origin == OUTCOME_LOST else NOT_TRANSIENT
+        return _BY_ORIGIN.get(origin, NOT_TRANSIENT)
     if isinstance(exc, StatementOverdue):
         return DEADLINE_EXCEEDED if exc.was_sent else OUT_OF_TIME
     if isinstance(exc, ConnectionTimeout):

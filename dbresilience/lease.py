@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
+    from .commits import TransactionId
     from .connection import ResilientConnection
     from .generation import Generation
     from .pool import Pool
@@ -35,6 +36,10 @@ class Holder(Protocol):
 
     def forget_connection(self) -> None: ...
 
+    def can_exchange(self, cursor: Any) -> bool: ...
+
+    def exchange_connection(self, cursor: Any) -> None: ...
+
 
 class Lease:
     """A connection between acquire and release.
@@ -43,7 +48,9 @@ class Lease:
     ending a lease is safe from any thread (see `Pool.release`). `holder` is None once the connection
     was given back: what still refers to it then must not use it. `needs_reset` says that its session was
     left with something the next borrower must not meet, `kept` that it therefore lasts as long as the request,
-    `writes` that its transaction has something to lose.
+    `writes` that its transaction has something to lose, `transaction_id` how to look up what became of it, and
+    `is_by_hand` that there may be a transaction that Django does not know of. `seen_at` is when the server
+    answered last.
     """
 
     __slots__ = (
@@ -53,6 +60,7 @@ class Lease:
         "discard",
         "generation",
         "holder",
+        "is_by_hand",
         "kept",
         "last_error",
         "last_query",
@@ -60,6 +68,8 @@ class Lease:
         "opened_by",
         "pool",
         "request",
+        "seen_at",
+        "transaction_id",
         "wait_seconds",
         "writes",
     )
@@ -76,13 +86,15 @@ class Lease:
         self.connection = connection
         self.pool = pool
         self.generation = generation
-        self.acquired_at = now = perf_counter()
+        self.acquired_at = self.seen_at = now = perf_counter()
         self.wait_seconds = now - asked_at
         self.cursors = 0
         self.discard = False
         self.needs_reset = False
         self.kept = False
         self.writes = False
+        self.transaction_id: TransactionId | None = None
+        self.is_by_hand = False
         self.last_query: Any = None
         self.opened_by: CodeType | None = None
         self.request = current_request.get()
@@ -93,6 +105,16 @@ class Lease:
         """Whether the thread that took the connection ended without giving it back."""
         holder = self.holder
         return holder is not None and not holder.thread.is_alive() and not holder.allow_thread_sharing
+
+    @property
+    def looks_up_commits(self) -> bool:
+        """Whether the outcome of an interrupted COMMIT is looked up for this alias."""
+        return self.pool.configuration.commit_lookup
+
+    def transaction_ended(self) -> None:
+        """Forget what belonged to the transaction: the next one has another id."""
+        self.writes = False
+        self.transaction_id = None
 
     def note_session_state(self) -> None:
         """Note that a statement left something on the session."""

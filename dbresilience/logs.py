@@ -48,6 +48,17 @@ _MESSAGES: tuple[tuple[Any, str, int, str], ...] = (
     (signals.statement_overdue, "statement_overdue", logging.WARNING,
      "pool %(alias)s cancelled a statement at its request's deadline of %(deadline_seconds)s s "
      "(answered: %(answered)s): %(query)s"),
+    (signals.unit_repeated, "unit_repeated", logging.INFO,
+     "pool %(alias)s: %(unit)s runs again after %(pause_seconds).3f s; attempt %(attempt)s: %(classification)s, "
+     "%(exception)s"),
+    (signals.unit_given_up, "unit_given_up", logging.WARNING,
+     "pool %(alias)s: %(unit)s does not run again, since %(reason)s; attempt %(attempt)s ended by %(classification)s: "
+     "%(exception)s"),
+    (signals.read_repeated, "read_repeated", logging.INFO,
+     "pool %(alias)s: a read is sent again; attempt %(attempt)s ended by %(classification)s: %(exception)s"),
+    (signals.commit_looked_up, "commit_looked_up", logging.WARNING,
+     "pool %(alias)s: the connection was lost after COMMIT was sent; looked up in %(seconds).3f s: %(outcome)s "
+     "%(reason)s"),
     (signals.acquire_timed_out, "acquire_timed_out", logging.WARNING,
      "pool %(alias)s had no connection for %(waited_seconds).1f s: %(snapshot)s"),
 )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from asyncio import _get_running_loop
 from threading import get_ident
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.postgresql.base import TIMESTAMPTZ_OID
@@ -14,6 +14,9 @@ from psycopg.pq import Format
 
 from . import cursors
 from .connecting import ConnectingMixin
+
+if TYPE_CHECKING:
+    from .lease import Lease
 
 
 class OpeningMixin(ConnectingMixin):
@@ -39,13 +42,25 @@ class OpeningMixin(ConnectingMixin):
             cursor = cursor_class(connection, name=name, scrollable=False, withhold=connection.autocommit)
         else:
             cursor = cursors.leased(connection.cursor_factory)(connection)
+        self.prepare_loaders(cursor)
+        return cursor
+
+    def prepare_loaders(self, cursor: Any) -> None:
+        """Let a new cursor load times in the time zone of this moment."""
+        connection = cursor.connection
         if connection.timezone is not self.timezone:
             loader = connection.adapters.get_loader(TIMESTAMPTZ_OID, Format.TEXT)
             if self.timezone == getattr(loader, "timezone", None):
                 connection.timezone = self.timezone
             else:
                 register_tzloader(self.timezone, cursor)
-        return cursor
+
+    def _take(self) -> Lease:
+        """Take a connection from the pool."""
+        raise NotImplementedError
+
+    def _give_back(self) -> None:
+        raise NotImplementedError
 
     def make_cursor(self, cursor: Any) -> Any:
         """Wrap a cursor so that it raises Django's exceptions."""

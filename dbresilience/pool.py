@@ -67,6 +67,7 @@ class Pool:
         self.configuration = configuration
         self.leases: dict[Lease, Lease] = {}
         self.lease_ends_with_transaction = configuration.lease == "transaction"
+        self.connect_arguments = connect_arguments
         self._configure = configure
         self.recovery = Recovery(self, connect_arguments, configure, lambda: on_server_full(self), orders)
         self.generations = self.recovery.generations

@@ -1,4 +1,4 @@
-"""What a statement's text says: does it leave something on its session that the next borrower would meet?
+"""What a statement's text says: does it write, and does it leave something on its session for the next borrower?
 
 Recognised by the text: `SET` and `set_config` unless local to the transaction, session-level advisory
 locks, temporary tables, `LISTEN`, `PREPARE`, cursors `WITH HOLD`, `LOAD` and `dblink_connect`. Not
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
 from psycopg import sql
+
+from .purity import calls_only_pure_functions
 
 if TYPE_CHECKING:
     from .connection import ResilientConnection
@@ -38,8 +40,20 @@ _LEAVES_STATE = re.compile(
 
 _ONLY_READS = re.compile(
     r"\s*(?:(?:--[^\n]*\n|/\*.*?\*/)\s*)*\(*\s*"
-    r"(?:SELECT|SHOW|EXPLAIN|VALUES|TABLE|FETCH|DECLARE|BEGIN|SET|SAVEPOINT|RELEASE|ROLLBACK)\b",
+    r"(?:SELECT|SHOW|EXPLAIN|VALUES|TABLE|FETCH|DECLARE|BEGIN|SET|SAVEPOINT|RELEASE|ROLLBACK|WITH)\b",
     re.IGNORECASE | re.DOTALL,
+)
+
+_SELECT = re.compile(r"[\s(]*(?:SELECT|VALUES|TABLE|WITH)\b", re.IGNORECASE)
+_WRITES_ALL_THE_SAME = re.compile(r"\bINTO\b|\bANALYZE\b|\bEXECUTE\b", re.IGNORECASE)
+_WRITES_WITHIN = re.compile(r"[\s(]*WITH\b.*\b(?:INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORECASE | re.DOTALL)
+_CHANGES_ROWS = re.compile(
+    r"\s*(?:INSERT|UPDATE|DELETE|MERGE)\b|\s*WITH\b.*\b(?:INSERT\s+INTO|DELETE\s+FROM|MERGE\s+INTO|UPDATE\b.*\bSET)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+_BY_HAND = re.compile(
+    r"(?:^|;)\s*(?:BEGIN|START|COMMIT|END|ABORT|PREPARE\s+TRANSACTION|ROLLBACK(?!\s+(?:WORK\s+|TRANSACTION\s+)?TO\b))\b",
+    re.IGNORECASE,
 )
 
 _MOST_KNOWN = 1000  # texts; an ORM makes the same few again and again
@@ -50,7 +64,11 @@ class Traits(NamedTuple):
 
     leaves_state: bool
     writes: bool
-    """Whether it may change something that lasts. Functions that a SELECT calls are not looked at."""
+    """Whether it may change something that lasts, by itself or by a function that is not known (see `purity`)."""
+    changes_rows: bool = False
+    """Whether it is one INSERT, UPDATE, DELETE or MERGE, so that another statement may follow in the same text."""
+    is_by_hand: bool = False
+    """Whether it begins or ends a transaction that Django does not know of."""
 
 
 _known: dict[str, Traits | None] = {}
@@ -64,16 +82,40 @@ def traits_of(query: Any, connection: psycopg.Connection[Any]) -> Traits | None:
         elif isinstance(query, sql.Composable):
             query = query.as_string(connection)
         else:
-            return Traits(leaves_state=True, writes=True)
+            return Traits(leaves_state=True, writes=True, is_by_hand=True)
     try:
         return _known[query]
     except KeyError:
         pass
-    found = Traits(_LEAVES_STATE.search(query) is not None, _ONLY_READS.match(query) is None)
+    found = Traits(
+        leaves_state=_LEAVES_STATE.search(query) is not None,
+        writes=not _only_reads(query),
+        changes_rows=_CHANGES_ROWS.match(query) is not None and ";" not in query,
+        is_by_hand=_BY_HAND.search(query) is not None,
+    )
     if len(_known) >= _MOST_KNOWN:
         _known.clear()
     _known[query] = known = found if any(found) else None
     return known
+
+
+def is_plain_read(text: str) -> bool:
+    """Whether `text` is one SELECT that stores nothing, so that it does no harm to ask it twice.
+
+    A lock that it takes (`FOR UPDATE`) lasts no longer than its transaction.
+    """
+    return _SELECT.match(text) is not None and _only_reads(text)
+
+
+def _only_reads(text: str) -> bool:
+    """Whether nothing that lasts can come of `text`. What cannot be told is taken for a write."""
+    return (
+        _ONLY_READS.match(text) is not None
+        and ";" not in text.rstrip().rstrip(";")
+        and _WRITES_ALL_THE_SAME.search(text) is None
+        and _WRITES_WITHIN.match(text) is None
+        and calls_only_pure_functions(text)
+    )
 
 
 def clean_session(connection: ResilientConnection, configure: Callable[[ResilientConnection], None]) -> None:

@@ -65,6 +65,22 @@ statement_overdue = Signal()
 """A statement was cancelled at the request's deadline. Carries `answered` (whether the server said so; if not, the
 connection was closed), `deadline_seconds`, `query`, `backend_pid`."""
 
+unit_repeated = Signal()
+"""A unit marked by `retry` failed and runs again. Carries `unit`, `attempt` (the number of the one that failed),
+`classification`, `exception`, `pause_seconds`."""
+
+unit_given_up = Signal()
+"""A unit marked by `retry` failed in a way that may go again, and does not. Carries `unit`, `attempt`,
+`classification`, `exception`, `reason`."""
+
+read_repeated = Signal()
+"""A read outside a transaction lost its connection and is sent again on another. Carries `attempt`, `classification`,
+`exception`."""
+
+commit_looked_up = Signal()
+"""The connection was lost after COMMIT was sent. Carries `outcome` (``committed``, ``not committed``,
+``unknown``), `reason` (why it is unknown), `seconds`, `exception`."""
+
 slow_query = Signal()
 """A statement took at least `slow_query_seconds`. Carries `query`, a
 `dbresilience.slow_queries.SlowQuery`."""
@@ -77,6 +93,7 @@ __all__ = [
     "acquire_timed_out",
     "breaker_closed",
     "breaker_opened",
+    "commit_looked_up",
     "connection_acquired",
     "connection_closed",
     "connection_failed",
@@ -90,9 +107,12 @@ __all__ = [
     "pool_opened",
     "pool_paused",
     "pool_resumed",
+    "read_repeated",
     "request_refused",
     "slow_query",
     "statement_overdue",
+    "unit_given_up",
+    "unit_repeated",
 ]
 
 

@@ -21,9 +21,9 @@ from django.db.backends.signals import connection_created
 from psycopg.pq import TransactionStatus
 
 from .errors import PinnedConnectionLost
+from .exchanging import ExchangingMixin
 from .identity import database_of
 from .lease import Lease
-from .opening import OpeningMixin
 from .resources import close_database
 from .session import configure_session
 
@@ -41,7 +41,7 @@ def _greeting_anew(editor_class: type[Any]) -> type[Any]:
     return SchemaEditor
 
 
-class ResilienceMixin(OpeningMixin):
+class ResilienceMixin(ExchangingMixin):
     """Leases connections from this process's pool; see the module for when."""
 
     def __init__(self, settings_dict: dict[str, Any], *args: Any, **kwargs: Any) -> None:
@@ -74,6 +74,11 @@ class ResilienceMixin(OpeningMixin):
         self.run_on_commit = []
         if self._pins:
             raise PinnedConnectionLost("The pinned connection was closed; what was set on it is gone.")
+        self._take()
+
+    def _take(self) -> Lease:
+        resources = self.resources
+        assert resources.pool is not None
         lease = resources.pool.acquire(self)
         self._lease = lease
         self.connection = lease.connection
@@ -81,6 +86,7 @@ class ResilienceMixin(OpeningMixin):
         self.isolation_level = resources.isolation_level
         if not lease.connection.announced or not self.settings_dict["AUTOCOMMIT"]:
             self._greet(lease)
+        return lease
 
     def _greet(self, lease: Lease) -> None:
         self._busy += 1  # receivers of connection_created query, too
@@ -174,14 +180,35 @@ class ResilienceMixin(OpeningMixin):
     def set_autocommit(self, autocommit: bool, *args: Any, **kwargs: Any) -> None:
         """Set autocommit; switching it on ends a transaction and with it the lease."""
         if autocommit:
-            super().set_autocommit(autocommit, *args, **kwargs)
-            self.release_if_unneeded()
+            lease = self._lease
+            if (lease is None or (lease.discard and lease.connection.closed)) and self._is_leasing:
+                self._autocommit_without_connection()
+            else:
+                super().set_autocommit(autocommit, *args, **kwargs)
+                self.release_if_unneeded()
             return
         self._busy += 1  # a cursor that the garbage collector closes must not end the lease just now
         try:
             super().set_autocommit(autocommit, *args, **kwargs)
         finally:
             self._busy -= 1
+
+    @property
+    def _is_leasing(self) -> bool:
+        return bool(self.settings_dict["AUTOCOMMIT"]) and self._pooled
+
+    def _autocommit_without_connection(self) -> None:
+        """End a transaction whose connection is gone.
+
+        Another is not taken just to set what every new one has; it might not be had, and that error would replace the
+        one which says what became of the transaction.
+        """
+        self.validate_no_atomic_block()
+        self._give_back()
+        self.autocommit = True
+        if self.run_commit_hooks_on_set_autocommit_on:
+            self.run_and_clear_commit_hooks()
+            self.run_commit_hooks_on_set_autocommit_on = False
 
     def run_and_clear_commit_hooks(self) -> None:
         """Run `on_commit` functions, holding no connection meanwhile."""

@@ -214,12 +214,8 @@ def test_a_reply_that_its_process_could_only_not_save_is_left_to_it(
     assert agent.calls == 1
 
 
-@pytest.mark.parametrize("stored", [True, False])
-def test_a_request_whose_commit_was_interrupted_is_stored_once(
-    api: APIClient, agent: Any, key: str, monkeypatch: pytest.MonkeyPatch, stored: bool
-) -> None:
-    """The session is lost before COMMIT is answered: whether it happened or not, the same request again settles it."""
-    monkeypatch.setattr(limits, "TAKE_OVER_SECONDS", 0)
+def interrupt_commit(monkeypatch: pytest.MonkeyPatch, *, stored: bool) -> None:
+    """The session is lost before COMMIT is answered, once; whether it happened is to be found out."""
     commit = psycopg.Connection.commit
 
     def interrupted(session: psycopg.Connection[Any]) -> None:
@@ -230,6 +226,31 @@ def test_a_request_whose_commit_was_interrupted_is_stored_once(
         raise psycopg.OperationalError("server closed the connection unexpectedly")
 
     monkeypatch.setattr(psycopg.Connection, "commit", interrupted)
+
+
+@pytest.mark.skipif(
+    connection.settings_dict["ENGINE"] != "dbresilience", reason="Django's own backend does not look it up"
+)
+@pytest.mark.parametrize("stored", [True, False])
+def test_nobody_notices_an_interrupted_commit(
+    api: APIClient, agent: Any, key: str, monkeypatch: pytest.MonkeyPatch, stored: bool
+) -> None:
+    """It is looked up; what was stored is answered, what was not is stored again."""
+    interrupt_commit(monkeypatch, stored=stored)
+    assert ask(api, key).status_code == 200
+    assert [message.role for message in Message.objects.order_by("pk")] == ["user", "assistant"]
+    assert (Thread.objects.count(), agent.calls) == (1, 1)
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_request_whose_commit_was_interrupted_is_stored_once(
+    api: APIClient, agent: Any, key: str, monkeypatch: pytest.MonkeyPatch, stored: bool
+) -> None:
+    """Where nobody can look: whether it happened or not, the same request again settles it."""
+    monkeypatch.setattr(limits, "TAKE_OVER_SECONDS", 0)
+    if connection.settings_dict["ENGINE"] == "dbresilience":
+        monkeypatch.setitem(connection.settings_dict["OPTIONS"], "resilience", {"commit_lookup": False})
+    interrupt_commit(monkeypatch, stored=stored)
     answer = ask(api, key)
     assert answer.status_code == 503
     if connection.settings_dict["ENGINE"] == "dbresilience":

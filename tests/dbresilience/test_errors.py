@@ -95,9 +95,12 @@ def test_the_alias_says_when_to_come_back() -> None:
     assert classify(starting).retry_after_seconds == 1
 
 
-def test_a_commit_that_was_never_answered_is_of_unknown_outcome(
+@pytest.mark.parametrize(("commit_lookup", "name"), [(True, "not_committed"), (False, "outcome_unknown")])
+def test_a_commit_that_was_never_answered_is_looked_up_or_of_unknown_outcome(
     wrapper: DatabaseWrapper,
     make_wrapper,  # type: ignore[no-untyped-def]
+    commit_lookup: bool,
+    name: str,
 ) -> None:
     """The session is ended while a deferred trigger keeps COMMIT busy."""
     with wrapper.cursor() as cursor:
@@ -108,7 +111,7 @@ def test_a_commit_that_was_never_answered_is_of_unknown_outcome(
             "CREATE CONSTRAINT TRIGGER dozes AFTER INSERT ON slow_to_commit"
             " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION doze();"
         )
-    committing = make_wrapper()
+    committing = make_wrapper(resilience={"commit_lookup": commit_lookup})
     wrapper.inc_thread_sharing()
 
     def end_the_session_at_commit() -> None:
@@ -132,7 +135,7 @@ def test_a_commit_that_was_never_answered_is_of_unknown_outcome(
     with pytest.raises(django.db.OperationalError) as caught:
         block.__exit__(None, None, None)
     thread.join()
-    assert classify(caught.value).name == "outcome_unknown"
+    assert classify(caught.value).name == name
     assert committing.resources.snapshot().in_use == 0
     assert pid_of(committing) != pid
 

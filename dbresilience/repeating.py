@@ -1,0 +1,105 @@
+"""A read outside a transaction whose session was lost is sent again, on another connection.
+
+Nothing is promised to whoever asks outside a transaction but the state of one moment, and the next
+moment is as good. Everything else that was sent is not repeated: see `retry` for whole transactions.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from time import perf_counter, sleep
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from . import signals
+from .deadlines import seconds_left, spend
+from .errors import READ, classify, was_sent
+from .session_state import is_plain_read, traits_of
+from .signals import emit
+from .units import retries_are_off
+
+if TYPE_CHECKING:
+    from .cursors import LeasedCursorMixin
+
+MOST_SECONDS = 1.0
+"""A read that was lost after more than this is not sent again: it may be why the session ended, and would take as
+long once more."""
+FIRST_PAUSE_SECONDS = 0.05
+LONGEST_PAUSE_SECONDS = 1.0
+
+
+def pause_seconds(attempt: int) -> float:
+    """Return how long to wait after attempt number `attempt` failed: anything up to a limit that doubles, so that
+    those who failed together do not come back together."""
+    return random.uniform(0, min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** (attempt - 1)))
+
+
+def repeat(
+    cursor: LeasedCursorMixin,
+    execute: Callable[..., Any],
+    query: Any,
+    params: Any,
+    kwargs: dict[str, Any],
+    *,
+    error: psycopg.Error,
+    started: float,
+) -> bool:
+    """Execute a statement again if `error` allows; whether it is done. What fails anew is raised."""
+    lease = cursor.lease
+    if lease is None or retries_are_off.get():
+        return False
+    pool = lease.pool
+    for attempt in range(1, pool.configuration.retry_attempts):
+        if not _may_go_again(cursor, error, query) or perf_counter() - started > MOST_SECONDS:
+            return False
+        if attempt > 1:
+            pause = pause_seconds(attempt - 1)
+            if seconds_left(pause, pool.configuration.deadline_seconds) < pause:
+                return False
+            sleep(pause)
+            spend(pause)
+        failures = pool.connect_failures_total
+        holder = cursor.lease.holder if cursor.lease is not None else None
+        assert holder is not None
+        holder.exchange_connection(cursor)
+        if pool.connect_failures_total != failures:
+            # The server was away, and perhaps because of this very statement.
+            return False
+        emit(signals.read_repeated, pool.alias, attempt=attempt, classification=classify(error), exception=error)
+        started = perf_counter()
+        try:
+            execute(query, params, **kwargs)
+        except psycopg.Error as again:
+            cursor._note(again, query)
+            if attempt == pool.configuration.retry_attempts - 1:
+                raise
+            error = again
+        else:
+            return True
+    return False
+
+
+def _may_go_again(cursor: LeasedCursorMixin, error: psycopg.Error, query: Any) -> bool:
+    lease, connection = cursor.lease, cursor.connection
+    holder = lease.holder if lease is not None else None
+    if (
+        holder is None
+        or classify(error).retry != READ
+        or not getattr(connection, "autocommit", False)
+        or not holder.can_exchange(cursor)
+    ):
+        return False
+    if not was_sent(error):
+        return True
+    traits = traits_of(query, connection)
+    return (traits is None or not traits.leaves_state) and _is_plain_read(query, connection)
+
+
+def _is_plain_read(query: Any, connection: Any) -> bool:
+    if isinstance(query, bytes):
+        query = query.decode(errors="replace")
+    elif isinstance(query, psycopg.sql.Composable):
+        query = query.as_string(connection)
+    return isinstance(query, str) and is_plain_read(query)

@@ -1,0 +1,249 @@
+"""Run a whole unit of work again when its transaction was undone through no fault of its own.
+
+What may go again: a serialization failure, a deadlock, a session lost before COMMIT was sent, and a
+COMMIT that was looked up and has not happened (`errors.classify`). What may not: a unit whose outcome is
+unknown, or of which something is stored already; a refusal by the pool, which has waited itself for as
+long as it makes sense; and a part of a transaction.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from time import sleep
+from types import TracebackType
+from typing import Any, ParamSpec, TypeVar, overload
+
+import psycopg
+from django.db import DEFAULT_DB_ALIAS, Error, connections
+
+from . import signals
+from .deadlines import seconds_left, spend
+from .errors import (
+    NEVER,
+    OUTCOME_UNKNOWN,
+    UNAVAILABLE,
+    Classification,
+    DatabaseUnavailable,
+    RetryInsideTransaction,
+    classify,
+)
+from .repeating import pause_seconds
+from .resources import DatabaseResources
+from .signals import emit
+from .slow_queries import call_site
+from .units import Unit, current_unit, retries_are_off
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_GIVEN_UP = "_dbresilience_given_up"
+
+
+@overload
+def retry(function: Callable[P, R], /, *, attempts: int | None = ..., using: str = ...) -> Callable[P, R]: ...
+@overload
+def retry(*, attempts: int | None = ..., using: str = ...) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+def retry(
+    function: Callable[..., Any] | None = None, /, *, attempts: int | None = None, using: str = DEFAULT_DB_ALIAS
+) -> Any:
+    """Let a function run again when its transaction was undone: ``@retry``, ``@retry(attempts=5)``, ``retry(f)(x)``.
+
+    The function holds the whole transaction and nothing else that lasts: it must do no harm to run it twice. It is not
+    run again once anything of it is stored, when the outcome of its COMMIT is unknown, within `no_retries()`, and on
+    another database backend. Between attempts no connection is held. Functions given to `on_commit` run for
+    the attempt that was committed only.
+
+    Args:
+        attempts: how often it runs at most; absent, `retry_attempts` of the alias.
+        using: the alias whose transaction it is.
+
+    Raises:
+        TypeError: a coroutine or a generator, which would be over before it has run.
+        RetryInsideTransaction: it was called within a transaction, which is lost as a whole. Within `TestCase` it
+            simply runs once.
+    """
+    _check_attempts(attempts)
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        name = getattr(function, "__qualname__", repr(function))
+        if inspect.iscoroutinefunction(function):
+            raise TypeError(
+                f"retry() cannot run the coroutine {name}() again. Transactions are synchronous in Django: put them "
+                "into a function, decorate that, and await sync_to_async(function)()."
+            )
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise TypeError(f"retry() cannot run the generator {name}() again: it would have returned before it ran.")
+
+        @wraps(function)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            for attempt in _Attempts(attempts, using, name):
+                with attempt:
+                    return function(*args, **kwargs)
+            raise AssertionError("the last attempt either returns or raises")
+
+        return run
+
+    return decorate if function is None else decorate(function)
+
+
+def retrying(*, attempts: int | None = None, using: str = DEFAULT_DB_ALIAS) -> Iterator[Attempt]:
+    """Let a block run again, as `retry` does: ``for attempt in retrying(): with attempt, transaction.atomic(): …``.
+
+    The loop ends after the attempt that succeeds; one that fails for good raises.
+
+    Args:
+        attempts: how often it runs at most; absent, `retry_attempts` of the alias.
+        using: the alias whose transaction it is.
+
+    Raises:
+        RetryInsideTransaction: when the block is entered within a transaction.
+    """
+    _check_attempts(attempts)
+    return _Attempts(attempts, using, call_site())
+
+
+@contextmanager
+def no_retries() -> Iterator[None]:
+    """Repeat nothing within the block or the decorated function, for tests that want to see the first error.
+
+    For all tests at once, set ``OPTIONS["resilience"]["retry_attempts"]`` to 1.
+    """
+    token = retries_are_off.set(True)
+    try:
+        yield
+    finally:
+        retries_are_off.reset(token)
+
+
+class Attempt:
+    """One run of a unit, as a context manager around its transaction. `number` begins with 1."""
+
+    def __init__(self, attempts: _Attempts, number: int) -> None:
+        self.number = number
+        self._attempts = attempts
+
+    def __enter__(self) -> Attempt:
+        self._attempts.enter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        return self._attempts.leave(error)
+
+
+class _Attempts:
+    """The attempts at one unit."""
+
+    def __init__(self, attempts: int | None, using: str, name: str) -> None:
+        self._most = attempts
+        self._using = using
+        self._name = name
+        self._number = 0
+        self._entered = self._again = False
+        self._pause_seconds = 0.0
+        self._unit = self._parent = current_unit.get()
+
+    def __iter__(self) -> _Attempts:
+        return self
+
+    def __next__(self) -> Attempt:
+        if self._number and not self._entered:
+            raise RuntimeError("retrying() gave an attempt that was not entered. Write: with attempt, atomic(): …")
+        if self._number and not self._again:
+            raise StopIteration
+        if self._pause_seconds:
+            sleep(self._pause_seconds)
+            spend(self._pause_seconds)
+        self._number += 1
+        self._entered = self._again = False
+        return Attempt(self, self._number)
+
+    def enter(self) -> None:
+        self._entered = True
+        _refuse_within_transaction(self._using, self._name)
+        self._parent = current_unit.get()
+        self._unit = Unit(self._parent)
+        current_unit.set(self._unit)
+
+    def leave(self, error: BaseException | None) -> bool:
+        """End an attempt; whether its error is dealt with, by another attempt."""
+        current_unit.set(self._parent)
+        if not isinstance(error, (Error, psycopg.Error)):
+            return False
+        meaning = classify(error)
+        if not _undone(error, meaning) or retries_are_off.get():
+            return False
+        wrapper = connections[self._using]
+        resources = getattr(wrapper, "resources", None)
+        if not isinstance(resources, DatabaseResources) or _is_within_test_case(wrapper):
+            return False
+        reason = self._reason_against(resources)
+        details = {"unit": self._name, "attempt": self._number, "classification": meaning, "exception": error}
+        if reason is not None:
+            if self._number > 1 or self._most_attempts(resources) > 1:
+                setattr(error, _GIVEN_UP, True)
+                error.add_note(f"It was not run again by retry: {reason}.")
+                emit(signals.unit_given_up, self._using, reason=reason, **details)
+            return False
+        if meaning.evict and wrapper.connection is not None and not wrapper.in_atomic_block:
+            wrapper.close()
+        emit(signals.unit_repeated, self._using, pause_seconds=self._pause_seconds, **details)
+        self._again = True
+        return True
+
+    def _most_attempts(self, resources: DatabaseResources) -> int:
+        return self._most if self._most is not None else resources.configuration.retry_attempts
+
+    def _reason_against(self, resources: DatabaseResources) -> str | None:
+        most = self._most_attempts(resources)
+        if self._unit is not None and self._unit.has_stored:
+            return "a part of it is stored already, which would be stored twice"
+        if self._number >= most:
+            return f"it has run {self._number} times" if most > 1 else "it may run once only"
+        self._pause_seconds = pause_seconds(self._number)
+        if seconds_left(self._pause_seconds, resources.configuration.deadline_seconds) < self._pause_seconds:
+            return "the request's deadline is too near"
+        return None
+
+
+def _undone(error: BaseException, meaning: Classification) -> bool:
+    """Whether the transaction is certain to be undone, and another attempt has a chance."""
+    if meaning.retry == NEVER or meaning is UNAVAILABLE or isinstance(error, DatabaseUnavailable):
+        return False
+    if getattr(error, _GIVEN_UP, False):
+        return False
+    # What happened while an unknown outcome was dealt with says nothing about that.
+    context: BaseException | None = error
+    seen: set[int] = set()
+    while context is not None and id(context) not in seen:
+        seen.add(id(context))
+        if classify(context) == OUTCOME_UNKNOWN:
+            return False
+        context = context.__cause__ or context.__context__
+    return True
+
+
+def _refuse_within_transaction(using: str, name: str) -> None:
+    wrapper = connections[using]
+    if wrapper.in_atomic_block or not wrapper.get_autocommit():
+        if _is_within_test_case(wrapper):
+            return
+        raise RetryInsideTransaction(
+            f"{name} is marked by retry, but was begun within a transaction of {using!r}. When that fails it is undone "
+            "as a whole, so running a part of it again would be wrong. Put retry around the outermost atomic(); in a "
+            "view under ATOMIC_REQUESTS, use transaction.non_atomic_requests."
+        )
+
+
+def _is_within_test_case(wrapper: Any) -> bool:
+    blocks = wrapper.atomic_blocks
+    return bool(blocks) and all(block._from_testcase for block in blocks)
+
+
+def _check_attempts(attempts: int | None) -> None:
+    if attempts is not None and (not isinstance(attempts, int) or isinstance(attempts, bool) or attempts < 1):
+        raise ValueError(f"attempts is {attempts!r}. Give a whole number of 1 or more, or nothing for retry_attempts.")

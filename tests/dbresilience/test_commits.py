@@ -1,0 +1,426 @@
+"""commits.py: what became of a COMMIT that was never answered, with the wire cut at each step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import psycopg
+import pytest
+from django.db import InterfaceError, OperationalError, ProgrammingError, connections, transaction
+from django.test.utils import CaptureQueriesContext
+
+from dbresilience import CommitOutcomeUnknown, classify, deadline, signals
+from dbresilience.base import DatabaseWrapper
+from dbresilience.commits import TransactionId
+from tests.support.postgres import ThrowawayPostgres
+from tests.support.protocol import Message, is_commit
+from tests.support.proxy import ANSWERED, SEEN, SENT, Proxy
+
+from .conftest import MakeWrapper, in_thread, pid_of
+
+
+@pytest.fixture
+def proxy(postgres: ThrowawayPostgres) -> Iterator[Proxy]:
+    with Proxy(postgres.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def one(make_wrapper: MakeWrapper, database_url: str, proxy: Proxy) -> DatabaseWrapper:
+    """A wrapper that reaches its server through the proxy."""
+    wrapper = make_wrapper(url=proxy.url(database_url), pool={"max_size": 3})
+    run(wrapper, "CREATE TABLE kept (n int PRIMARY KEY)")
+    return wrapper
+
+
+@pytest.fixture
+def looked_up() -> Iterator[list[str]]:
+    found: list[str] = []
+
+    def receiver(outcome: str, reason: str, **details: object) -> None:
+        found.append(f"{outcome} {reason}".strip())
+
+    signals.commit_looked_up.connect(receiver)
+    yield found
+    signals.commit_looked_up.disconnect(receiver)
+
+
+def run(wrapper: DatabaseWrapper, query: str, params: Any = None) -> list[tuple[object, ...]]:
+    with wrapper.cursor() as cursor:
+        cursor.execute(query, params)
+        return cursor.fetchall() if cursor.description else []
+
+
+def stored(postgres: ThrowawayPostgres, database_url: str, query: str = "SELECT n FROM kept ORDER BY n") -> list[Any]:
+    return [row[0] for row in postgres.execute(query, database=database_url.rpartition("/")[2])]
+
+
+def insert(wrapper: DatabaseWrapper, n: int, hook: Callable[[], object] = lambda: None) -> None:
+    with transaction.atomic(using=wrapper.alias):
+        wrapper.on_commit(hook)
+        run(wrapper, "INSERT INTO kept VALUES (%s)", [n])
+
+
+@pytest.mark.parametrize("after", [SENT, ANSWERED])
+@pytest.mark.parametrize("how", ["reset", "close"])
+def test_a_commit_that_happened_is_reported_as_what_it_is(
+    one: DatabaseWrapper, proxy: Proxy, postgres: ThrowawayPostgres, database_url: str, looked_up: list[str],
+    after: str, how: str,
+) -> None:  # fmt: skip
+    """The answer got lost; the view goes on, its hooks run once, the next transaction has a living connection."""
+    hooks: list[int] = []
+    cut = proxy.cut_when(is_commit, after=after, how=how)
+    insert(one, 1, lambda: hooks.append(1))
+    assert cut.happened.is_set()
+    assert looked_up == ["committed"]
+    assert hooks == [1]
+    insert(one, 2, lambda: hooks.append(2))
+    assert hooks == [1, 2]
+    assert stored(postgres, database_url) == [1, 2]
+    assert one.resources.snapshot().in_use == 0
+
+
+def test_a_commit_that_never_arrived_is_reported_as_not_committed(
+    one: DatabaseWrapper, proxy: Proxy, postgres: ThrowawayPostgres, database_url: str, looked_up: list[str]
+) -> None:
+    """It was sent, so only the look-up can know. Its hooks do not run."""
+    hooks: list[int] = []
+    proxy.cut_when(is_commit, after=SEEN)
+    with pytest.raises(OperationalError) as caught:
+        insert(one, 1, lambda: hooks.append(1))
+    assert not isinstance(caught.value, CommitOutcomeUnknown)
+    assert (classify(caught.value).name, classify(caught.value).retry) == ("not_committed", "transaction")
+    assert looked_up == ["not committed"]
+    insert(one, 2, lambda: hooks.append(2))
+    assert hooks == [2]
+    assert stored(postgres, database_url) == [2]
+
+
+def test_a_session_that_commit_never_reached_is_ended(
+    one: DatabaseWrapper, proxy: Proxy, postgres: ThrowawayPostgres, database_url: str, looked_up: list[str]
+) -> None:
+    """A network that swallows: the server knows of nothing and would keep the transaction, with its locks."""
+    proxy.cut_when(is_commit, after=SEEN, how="swallow")
+    started = time.monotonic()
+    with pytest.raises(OperationalError) as caught, deadline(1.5):
+        insert(one, 1)
+    assert time.monotonic() - started < 1.5 + 0.5
+    assert classify(caught.value).name == "outcome_unknown"
+    # That cost all the request's time; with time left it is known.
+    proxy.restore()
+    run(one, "SELECT 1")
+    with pytest.raises(OperationalError) as caught:
+        _lose_the_wire_silently(one, proxy)
+    assert classify(caught.value).name == "not_committed"
+    assert looked_up == ["unknown the request's deadline has passed", "not committed"]
+    assert stored(postgres, database_url) == []
+    query = "SELECT count(*) FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND query ~ 'VALUES .2'"
+    assert stored(postgres, database_url, query) == [0]
+
+
+def _lose_the_wire_silently(wrapper: DatabaseWrapper, proxy: Proxy) -> None:
+    """The client's side is gone at COMMIT, and the server is not told."""
+    (link,) = [link for link in proxy.links if link.client.transport is not None]
+
+    def lose_the_client() -> None:
+        link.ended = "reset"
+        link.client.end("reset")
+
+    try:
+        with transaction.atomic(using=wrapper.alias):
+            run(wrapper, "INSERT INTO kept VALUES (2)")
+            proxy.cut_when(is_commit, after=SEEN, how="swallow", then=lose_the_client)
+    finally:
+        proxy.loop.call_soon_threadsafe(link.server.end, "close")
+
+
+def test_a_commit_that_takes_its_time_is_waited_for(
+    one: DatabaseWrapper, proxy: Proxy, postgres: ThrowawayPostgres, database_url: str, looked_up: list[str]
+) -> None:
+    """In progress is no outcome: a deferred trigger is still at work when the connection is lost."""
+    run(
+        one,
+        "CREATE FUNCTION doze() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.8); RETURN NULL; END';"
+        "CREATE CONSTRAINT TRIGGER dozes AFTER INSERT ON kept DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION doze();",
+    )
+    proxy.cut_when(is_commit, after=SENT)
+    insert(one, 1)
+    assert looked_up == ["committed"]
+    assert stored(postgres, database_url) == [1]
+
+
+def test_a_server_that_is_restarted_meanwhile_still_knows(
+    one: DatabaseWrapper, proxy: Proxy, postgres: ThrowawayPostgres, database_url: str, looked_up: list[str]
+) -> None:
+    """A shutdown in good order loses nothing, so its successor's word is good."""
+    proxy.cut_when(is_commit, after=ANSWERED, then=proxy.refuse)
+    thread = in_thread(lambda: (time.sleep(0.3), postgres.restart(), proxy.restore()))
+    insert(one, 1)
+    thread.join()
+    assert looked_up == ["committed"]
+    assert stored(postgres, database_url) == [1]
+
+
+def test_a_crash_that_lost_the_transaction_is_not_mistaken_for_its_commit(
+    one: DatabaseWrapper, proxy: Proxy, postgres: ThrowawayPostgres, database_url: str, looked_up: list[str]
+) -> None:
+    """The log was not on disk, so the server gives the same id to another transaction, which commits."""
+    name = database_url.rpartition("/")[2]
+    # The log is written when it must be, and this server does not even wait then.
+    postgres.execute("ALTER SYSTEM SET synchronous_commit = off")
+    postgres.execute("ALTER SYSTEM SET wal_writer_delay = '10s'")
+    postgres.execute("SELECT pg_reload_conf()")
+    xids: list[int] = []
+
+    def crash() -> None:
+        proxy.refuse()
+
+        def and_come_back() -> None:
+            postgres.kill()
+            postgres.start()
+            # Whoever comes first gets the id again.
+            while not xids or xids[-1] < lost:
+                query = "INSERT INTO other VALUES (1) RETURNING pg_current_xact_id()::text::bigint"
+                xids.append(int(str(postgres.execute(query, database=name)[0][0])))
+            proxy.restore()
+
+        in_thread(and_come_back)
+
+    try:
+        run(one, "CREATE TABLE other (n int)")
+        postgres.execute("CHECKPOINT")
+        with pytest.raises(CommitOutcomeUnknown, match="has recovered since"), transaction.atomic(using=one.alias):
+            run(one, "INSERT INTO kept VALUES (1)")
+            assert one._lease is not None
+            assert one._lease.transaction_id is not None
+            lost = int(one._lease.transaction_id.xid.decode())
+            proxy.cut_when(is_commit, after=ANSWERED, then=crash)
+        assert lost in xids
+        assert looked_up == ["unknown the server has recovered since, and may have given the id to another transaction"]
+        assert stored(postgres, database_url) == []
+    finally:
+        postgres.start()
+        postgres.execute("ALTER SYSTEM RESET ALL")
+        postgres.execute("SELECT pg_reload_conf()")
+
+
+def test_a_crash_that_kept_the_transaction_is_believed(
+    one: DatabaseWrapper, proxy: Proxy, postgres: ThrowawayPostgres, database_url: str, looked_up: list[str]
+) -> None:
+    """The server recovered beyond the place in its log where the transaction was, so the id is still its own."""
+    run(one, "SET synchronous_commit = on")
+
+    def crash() -> None:
+        proxy.refuse()
+        in_thread(lambda: (postgres.kill(), postgres.start(), proxy.restore()))
+
+    proxy.cut_when(is_commit, after=ANSWERED, then=crash)
+    insert(one, 1)
+    assert looked_up == ["committed"]
+    assert stored(postgres, database_url) == [1]
+
+
+def test_an_outcome_that_nobody_can_tell_is_its_own_exception(
+    one: DatabaseWrapper, proxy: Proxy, looked_up: list[str]
+) -> None:
+    """The server stays away: that is said, and not hidden by the failure to connect anew."""
+    proxy.cut_when(is_commit, after=ANSWERED, then=proxy.refuse)
+    with pytest.raises(CommitOutcomeUnknown) as caught, deadline(0.7):
+        insert(one, 1)
+    assert classify(caught.value).name == "outcome_unknown"
+    assert isinstance(caught.value.__cause__, psycopg.OperationalError)
+    assert looked_up[0].startswith("unknown the server could not be asked")
+    assert one.get_autocommit()
+    assert not one.in_atomic_block
+
+
+def test_a_session_lost_before_commit_has_not_committed(one: DatabaseWrapper, looked_up: list[str]) -> None:
+    """Nobody needs to be asked for that."""
+    other = one.copy()
+    with pytest.raises(OperationalError) as caught, transaction.atomic(using=one.alias):
+        run(one, "INSERT INTO kept VALUES (1)")
+        run(other, "SELECT pg_terminate_backend(%s)", [pid_of(one)])
+        time.sleep(0.1)
+    other.close()
+    assert classify(caught.value).name in ("connection_lost", "shutting_down")
+    assert looked_up == []
+
+
+def test_a_read_only_transaction_has_nothing_to_lose(one: DatabaseWrapper, proxy: Proxy, looked_up: list[str]) -> None:
+    proxy.cut_when(is_commit, after=SENT)
+    with pytest.raises(OperationalError) as caught, transaction.atomic(using=one.alias):
+        run(one, "SELECT count(*) FROM kept")
+    assert classify(caught.value).name == "connection_lost"
+    assert looked_up == []
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT pay(1)",
+        "SELECT 1 AS n INTO copied",
+        "EXPLAIN ANALYZE DELETE FROM kept",
+        "WITH gone AS (DELETE FROM kept RETURNING n) SELECT n FROM gone",
+        "SELECT 1; DELETE FROM kept",
+    ],
+)
+def test_what_may_have_written_is_in_doubt(
+    one: DatabaseWrapper, proxy: Proxy, looked_up: list[str], query: str
+) -> None:
+    """Only what is certain to be a read is not: any other COMMIT is looked up, or of unknown outcome."""
+    run(one, "CREATE FUNCTION pay(n int) RETURNS int LANGUAGE sql AS 'INSERT INTO kept VALUES (n); SELECT 1'")
+    proxy.cut_when(is_commit, after=SENT)
+    with suppress(CommitOutcomeUnknown), transaction.atomic(using=one.alias):
+        run(one, query)
+    assert len(looked_up) == 1
+
+
+def test_an_id_belongs_to_one_transaction_only(one: DatabaseWrapper, proxy: Proxy, postgres: Any) -> None:
+    """Within pinned() the lease stays and its transactions change."""
+    seen: list[TransactionId | None] = []
+
+    def note() -> None:
+        assert one._lease is not None
+        seen.append(one._lease.transaction_id)
+
+    with one.pinned():
+        with suppress(ZeroDivisionError), transaction.atomic(using=one.alias):
+            run(one, "INSERT INTO kept VALUES (1)")
+            note()
+            raise ZeroDivisionError
+        note()
+        with transaction.atomic(using=one.alias):
+            run(one, "INSERT INTO kept VALUES (2)")
+            note()
+        note()
+    assert seen[0] is not None
+    assert seen[2] is not None
+    assert seen[0].xid != seen[2].xid
+    assert seen[1::2] == [None, None]
+
+
+def test_the_id_is_asked_for_until_there_is_one(one: DatabaseWrapper) -> None:
+    """A statement that changes nothing gets none."""
+    with transaction.atomic(using=one.alias):
+        run(one, "UPDATE kept SET n = 5 WHERE n = 4")
+        assert one._lease is not None
+        assert one._lease.transaction_id is None
+        run(one, "INSERT INTO kept VALUES (1)")
+        first = one._lease.transaction_id
+        assert first is not None
+        run(one, "INSERT INTO kept VALUES (2)")
+        assert one._lease.transaction_id is first
+
+
+def test_nobody_sees_the_second_statement(one: DatabaseWrapper, proxy: Proxy) -> None:
+    """Counts, rows, descriptions, results, logs: all as if it were not there; and no round trip more."""
+    before = proxy.round_trips
+    with transaction.atomic(using=one.alias), one.cursor() as cursor:
+        cursor.execute("INSERT INTO kept VALUES (1), (2) RETURNING n -- a comment")
+        assert cursor.rowcount == 2
+        assert [column.name for column in cursor.description] == ["n"]
+        assert cursor.statusmessage == "INSERT 0 2"
+        assert cursor.fetchall() == [(1,), (2,)]
+        assert cursor.nextset() is None
+        assert len(list(cursor.cursor.results())) == 1
+        with pytest.raises(IndexError):
+            cursor.cursor.set_result(1)
+        assert one._lease is not None
+        assert one._lease.transaction_id is not None
+        cursor.execute("SELECT 1; SELECT 2")
+        assert cursor.nextset() is True
+    assert proxy.round_trips - before == 4  # BEGIN, INSERT, SELECT, COMMIT
+    one.force_debug_cursor = True
+    with CaptureQueriesContext(one) as captured, transaction.atomic(using=one.alias):
+        run(one, "DELETE FROM kept WHERE n = %s;", [2])
+    assert [query["sql"] for query in captured.captured_queries if "kept" in query["sql"]] == [
+        "DELETE FROM kept WHERE n = 2;"
+    ]
+    one.force_debug_cursor = False
+
+
+def test_an_error_is_shown_as_ever(one: DatabaseWrapper) -> None:
+    """Its text and its place in the statement are the user's own."""
+    with pytest.raises(ProgrammingError) as caught, transaction.atomic(using=one.alias):
+        run(one, "INSERT INTO kept VALUES (nothing)")
+    assert "pg_current" not in str(caught.value)
+    assert isinstance(caught.value.__cause__, psycopg.errors.UndefinedColumn)
+    assert caught.value.__cause__.diag.statement_position == "26"
+
+
+@pytest.mark.parametrize("options", [{"server_side_binding": True}, {"resilience": {"commit_lookup": False}}])
+def test_where_it_is_not_asked_for_the_outcome_stays_unknown(
+    make_wrapper: MakeWrapper, database_url: str, proxy: Proxy, options: dict[str, Any]
+) -> None:
+    wrapper = make_wrapper(url=proxy.url(database_url), **options)
+    run(wrapper, "CREATE TABLE kept (n int PRIMARY KEY)")
+    proxy.cut_when(is_commit, after=ANSWERED)
+    with pytest.raises(CommitOutcomeUnknown):
+        insert(wrapper, 1)
+    assert not any("pg_current_xact_id" in statement for statement in proxy.statements)
+
+
+def test_without_a_pool_the_outcome_is_unknown(make_wrapper: MakeWrapper, database_url: str, proxy: Proxy) -> None:
+    """And the error says so; the next transaction connects anew."""
+    wrapper = make_wrapper(url=proxy.url(database_url), pool=False)
+    run(wrapper, "CREATE TABLE kept (n int PRIMARY KEY)")
+    proxy.cut_when(is_commit, after=ANSWERED)
+    with pytest.raises(CommitOutcomeUnknown, match="without a pool"):
+        insert(wrapper, 1)
+    with suppress(OperationalError, InterfaceError):
+        wrapper.close()
+    insert(wrapper, 2)
+
+
+def test_a_write_outside_a_transaction_is_of_unknown_outcome(one: DatabaseWrapper, proxy: Proxy) -> None:
+    """There is no id to look up; it is never sent again."""
+
+    def is_insert(message: Message) -> bool:
+        return message.sql.startswith("INSERT")
+
+    proxy.cut_when(is_insert, after=ANSWERED)
+    with pytest.raises(CommitOutcomeUnknown, match="outside a transaction"):
+        run(one, "INSERT INTO kept VALUES (1)")
+    assert run(one, "SELECT n FROM kept") == [(1,)]
+
+
+def test_a_transaction_of_psycopgs_own_is_of_unknown_outcome(one: DatabaseWrapper, proxy: Proxy) -> None:
+    """Its COMMIT does not pass through Django's."""
+    proxy.cut_when(is_commit, after=ANSWERED)
+    one.ensure_connection()
+    assert one.connection is not None
+    with pytest.raises(CommitOutcomeUnknown), one.connection.transaction():
+        one.connection.execute("INSERT INTO kept VALUES (1)")
+    one.close()
+
+
+def test_manual_transactions_do_not_go_on_in_autocommit(one: DatabaseWrapper, proxy: Proxy, postgres: Any) -> None:
+    """After a looked-up commit() the connection is gone, and what follows must not be stored by itself."""
+    one.set_autocommit(False)
+    run(one, "INSERT INTO kept VALUES (1)")
+    proxy.cut_when(is_commit, after=ANSWERED)
+    one.commit()
+    with pytest.raises((OperationalError, InterfaceError)):
+        run(one, "INSERT INTO kept VALUES (2)")
+    one.close()
+    one.set_autocommit(True)
+    assert run(one, "SELECT n FROM kept") == [(1,)]
+
+
+def test_many_at_once_ask_one_after_the_other(one: DatabaseWrapper, proxy: Proxy, looked_up: list[str]) -> None:
+    """A crowd that was cut off together does not come back as a crowd."""
+    one.inc_thread_sharing()
+    proxy.cut_when(is_commit, after=ANSWERED, times=3)
+
+    def work(n: int) -> None:
+        insert(connections[one.alias], n)  # type: ignore[arg-type]
+        connections[one.alias].close()
+
+    threads = [in_thread(lambda n=n: work(n)) for n in range(3)]  # type: ignore[misc]
+    for thread in threads:
+        thread.join()
+    assert looked_up == ["committed"] * 3
