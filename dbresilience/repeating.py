@@ -60,11 +60,11 @@ def repeat(
                 return False
             sleep(pause)
             spend(pause)
-        failures = pool.connect_failures_total
+        failures = pool.recovery.connect_failures_total
         holder = cursor.lease.holder if cursor.lease is not None else None
         assert holder is not None
         holder.exchange_connection(cursor)
-        if pool.connect_failures_total != failures:
+        if pool.recovery.connect_failures_total != failures:
             # The server was away, and perhaps because of this very statement.
             return False
         emit(signals.read_repeated, pool.alias, attempt=attempt, classification=classify(error), exception=error)
