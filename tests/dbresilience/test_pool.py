@@ -135,13 +135,13 @@ def test_the_server_comes_back_and_so_does_the_pool(wrapper: DatabaseWrapper, po
 
 def test_a_kill_in_mid_query_costs_that_query_only(make_wrapper: MakeWrapper, postgres: ThrowawayPostgres) -> None:
     """The thread that was running gets an error; the slot is free afterwards."""
-    wrapper = make_wrapper(pool={"max_size": 1})
+    wrapper = make_wrapper(pool={"max_size": 1}, resilience={"retry_attempts": 1})
     pid_of(wrapper)
     failed: list[BaseException] = []
 
     def sleep() -> None:
         try:
-            with make_wrapper(pool={"max_size": 1}).cursor() as cursor:
+            with make_wrapper(pool={"max_size": 1}, resilience={"retry_attempts": 1}).cursor() as cursor:
                 cursor.execute("SELECT pg_sleep(20)")
         except OperationalError as error:
             failed.append(error)
