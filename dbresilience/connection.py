@@ -6,8 +6,6 @@ import re
 import select
 import threading
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from ipaddress import ip_address
 from time import monotonic, perf_counter
@@ -16,14 +14,12 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import psycopg
 from psycopg.pq import ConnStatus
 
-from .commits import ask_before_commit, settle
+from .committing import CommittingMixin
 from .credentials import PasswordSource, connect_with
 from .cursors import leased
 from .dialling import dial, is_unexplained, read_refusal
-from .errors import NOT_FOR_WRITING, CommitOutcomeUnknown, is_fatal, is_session_lost, mark
-from .liveness import is_alive
+from .errors import NOT_FOR_WRITING, is_fatal, mark
 from .overdue import DeadlineMixin
-from .units import current_unit, note_stored
 
 if TYPE_CHECKING:
     from .hosts import HostOrder
@@ -68,7 +64,7 @@ class ConnectionObserver(Protocol):
     def take_parked(self) -> ResilientConnection | None: ...
 
 
-class ResilientConnection(DeadlineMixin, psycopg.Connection[Any]):
+class ResilientConnection(CommittingMixin, DeadlineMixin, psycopg.Connection[Any]):
     """A psycopg connection that works for the holder of its lease only."""
 
     lease: Lease | None = None
@@ -201,68 +197,6 @@ class ResilientConnection(DeadlineMixin, psycopg.Connection[Any]):
         if leave is not None:
             leave()
         return cursor.execute(query, params, **kwargs)
-
-    def commit(self) -> None:
-        """Commit as psycopg does; if the answer never came, look up what became of it.
-
-        Raises:
-            CommitOutcomeUnknown: nobody can say whether it happened.
-        """
-        lease = self.lease
-        if lease is not None and not lease.writes:
-            try:
-                super().commit()
-            except psycopg.Error as error:
-                lease.last_error = error
-                raise
-            return
-        sent = False
-        try:
-            if lease is not None and lease.transaction_id is None and lease.looks_up_commits and current_unit.get():
-                ask_before_commit(self, lease)
-            # A session that had ended before COMMIT was sent has lost its transaction for certain.
-            sent = is_alive(self)
-            super().commit()
-        except psycopg.Error as error:
-            if lease is not None:
-                lease.last_error = error
-                lease.discard = lease.discard or self.closed
-            if not sent or not (is_session_lost(error) or self.closed) or not settle(self, lease, error):
-                raise
-        if lease is not None:
-            lease.transaction_ended()
-        note_stored()
-
-    def rollback(self) -> None:
-        """Roll back as psycopg does."""
-        super().rollback()
-        if self.lease is not None:
-            self.lease.transaction_ended()
-
-    @contextmanager
-    def transaction(self, *args: Any, **kwargs: Any) -> Iterator[psycopg.Transaction]:
-        """Run a transaction as psycopg does. Its COMMIT is not looked up; Django does not use it."""
-        lease, is_outermost, is_done = self.lease, self.autocommit, False
-        if lease is not None:
-            lease.is_by_hand = True
-        try:
-            with super().transaction(*args, **kwargs) as transaction:
-                yield transaction
-                is_done = is_outermost and (lease is None or lease.writes)
-        except psycopg.Error as error:
-            if is_done and is_session_lost(error):
-                raise CommitOutcomeUnknown(
-                    "The connection was lost after the COMMIT of psycopg's transaction() was sent."
-                ) from error
-            raise
-        if is_done:
-            note_stored()
-
-    def pipeline(self) -> Any:
-        """Enter psycopg's pipeline mode, in which a connection cannot be exchanged."""
-        if self.lease is not None:
-            self.lease.is_by_hand = True
-        return super().pipeline()
 
     def _remember_farewell(self, diagnostic: psycopg.errors.Diagnostic) -> None:
         # libpq hands an error that arrives while nothing is asked to the notice handler.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from .opening import OpeningMixin
 
 if TYPE_CHECKING:
-    from .cursors import LeasedCursorMixin
+    from .executing import LeasedCursorMixin
 
 
 class ExchangingMixin(OpeningMixin):

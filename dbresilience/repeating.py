@@ -21,7 +21,7 @@ from .signals import emit
 from .units import retries_are_off
 
 if TYPE_CHECKING:
-    from .cursors import LeasedCursorMixin
+    from .executing import LeasedCursorMixin
 
 MOST_SECONDS = 1.0
 """A read that was lost after more than this is not sent again: it may be why the session ended, and would take as

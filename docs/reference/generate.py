@@ -93,18 +93,26 @@ def errors_page() -> str:
             errors.DatabaseUnavailable,
             errors.AcquireTimeout,
             errors.TooManyWaiting,
+            errors.CommitOutcomeUnknown,
             errors.PinnedConnectionLost,
+            errors.RetryInsideTransaction,
         )
     ]
     lines += [
         "",
-        "The first three are `django.db.OperationalError`s, the last is a `django.db.InterfaceError`.",
+        "The first four are `django.db.OperationalError`s, `PinnedConnectionLost` is a `django.db.InterfaceError`, and "
+        "`RetryInsideTransaction` a `TransactionManagementError`.",
         "",
         "What a server says while refusing a connection (`53300`, `57P03`, `28P01`, `3D000`) has no SQLSTATE in "
         "psycopg, so all of it is class `cannot_connect`: 503.",
         "",
-        "A session lost before COMMIT was answered is class `outcome_unknown` whatever the SQLSTATE: the answer says "
-        "that the change may or may not have been stored.",
+        "A session lost before COMMIT was answered is looked up. What happened is no error; what did not is class "
+        "`not_committed`, whatever the SQLSTATE; where nobody can say it is `outcome_unknown`: the answer says that "
+        "the change may or may not have been stored.",
+        "",
+        "*May run again*: `not sent` only if the server never saw it, `read` also a read outside a transaction, "
+        "`transaction` a whole unit marked by `retry`, which runs again for the first two as well, since what was not "
+        "committed is undone.",
         "",
         "| SQLSTATE | name | class | HTTP status | connection | may run again |",
         "|---|---|---|---|---|---|",

@@ -1,0 +1,94 @@
+"""How a transaction ends: with an answer, or with a look at what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+import psycopg
+
+from .commits import ask_before_commit, settle
+from .errors import CommitOutcomeUnknown, is_session_lost
+from .liveness import is_alive
+from .units import current_unit, note_stored
+
+if TYPE_CHECKING:
+    from .connection import ResilientConnection
+    from .lease import Lease
+
+    _Connection = psycopg.Connection[Any]
+else:
+    _Connection = object
+
+
+class CommittingMixin(_Connection):
+    """Commits and rolls back; remembers for `retry` what is stored for good."""
+
+    lease: Lease | None = None
+
+    @property
+    def _itself(self) -> ResilientConnection:
+        return cast("ResilientConnection", self)
+
+    def commit(self) -> None:
+        """Commit as psycopg does; if the answer never came, look up what became of it.
+
+        Raises:
+            CommitOutcomeUnknown: nobody can say whether it happened.
+        """
+        lease = self.lease
+        if lease is not None and not lease.writes:
+            try:
+                super().commit()
+            except psycopg.Error as error:
+                lease.last_error = error
+                raise
+            return
+        sent = False
+        try:
+            if lease is not None and lease.transaction_id is None and lease.looks_up_commits and current_unit.get():
+                ask_before_commit(self._itself, lease)
+            # A session that had ended before COMMIT was sent has lost its transaction for certain.
+            sent = is_alive(self._itself)
+            super().commit()
+        except psycopg.Error as error:
+            if lease is not None:
+                lease.last_error = error
+                lease.discard = lease.discard or self.closed
+            if not sent or not (is_session_lost(error) or self.closed) or not settle(self._itself, lease, error):
+                raise
+        if lease is not None:
+            lease.transaction_ended()
+        note_stored()
+
+    def rollback(self) -> None:
+        """Roll back as psycopg does."""
+        super().rollback()
+        if self.lease is not None:
+            self.lease.transaction_ended()
+
+    @contextmanager
+    def transaction(self, *args: Any, **kwargs: Any) -> Iterator[psycopg.Transaction]:
+        """Run a transaction as psycopg does. Its COMMIT is not looked up; Django does not use it."""
+        lease, is_outermost, is_done = self.lease, self.autocommit, False
+        if lease is not None:
+            lease.is_by_hand = True
+        try:
+            with super().transaction(*args, **kwargs) as transaction:
+                yield transaction
+                is_done = is_outermost and (lease is None or lease.writes)
+        except psycopg.Error as error:
+            if is_done and is_session_lost(error):
+                raise CommitOutcomeUnknown(
+                    "The connection was lost after the COMMIT of psycopg's transaction() was sent."
+                ) from error
+            raise
+        if is_done:
+            note_stored()
+
+    def pipeline(self) -> Any:
+        """Enter psycopg's pipeline mode, in which a connection cannot be exchanged."""
+        if self.lease is not None:
+            self.lease.is_by_hand = True
+        return super().pipeline()

@@ -1,0 +1,273 @@
+"""How a statement runs: on a lease, timed, on a living connection, and sent again where that is safe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import current_thread
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg.pq import ConnStatus, PipelineStatus, TransactionStatus
+
+from .commits import execute_and_ask
+from .errors import (
+    OUTCOME_LOST,
+    RAISED_BY_CLIENT,
+    RAISED_BY_OWN_READ_ONLY,
+    CommitOutcomeUnknown,
+    StatementOverdue,
+    is_session_lost,
+    mark,
+    was_sent,
+)
+from .liveness import is_alive
+from .repeating import repeat
+from .session_state import Traits, traits_of
+from .units import note_stored
+
+if TYPE_CHECKING:
+    from .lease import Lease
+
+    _Cursor = psycopg.Cursor[Any]
+else:
+    _Cursor = object
+
+
+_IDLE = int(TransactionStatus.IDLE)
+_NO_PIPELINE = int(PipelineStatus.OFF)
+LOOK_AFTER_SECONDS = 0.001
+"""How long after the server's last answer the socket is looked at before something is sent."""
+
+
+_INTERRUPTED_WRITE = (
+    "The connection was lost before a write outside a transaction was answered. The change may or may not have been "
+    "stored; look before you do it again. Within transaction.atomic() the outcome could be looked up."
+)
+
+
+class LeasedCursorMixin(_Cursor):
+    """What all of ours do."""
+
+    _lease: Lease | None = None
+    _counts = False
+    """Whether the lease waits for this cursor to be closed."""
+
+    sends_text = False
+    """Whether a statement goes as one text with its values, so that another may follow in the same message."""
+
+    can_move = True
+    """Whether the cursor can go on with another connection."""
+
+    _hides_last_result = False
+
+    def __init__(self, connection: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(connection, *args, **kwargs)
+        self._log = getattr(connection, "slow_query_log", None)
+        self._lease = getattr(connection, "lease", None)
+        self._counts = self._lease is not None
+        if self._lease is not None:
+            self._lease.cursors += 1
+
+    def execute(self, query: Any, params: Any = None, **kwargs: Any) -> Any:
+        """Execute as psycopg does; see `slow_queries` for what is timed, and `repeating` for what is sent again.
+
+        Raises:
+            CommitOutcomeUnknown: a write outside a transaction was sent and not answered.
+        """
+        started = perf_counter()
+        traits = self._begin(query, started)
+        try:
+            if traits is not None and traits.changes_rows and self._asks_for_id(query):
+                execute_and_ask(self, super().execute, query, params, kwargs)
+            else:
+                super().execute(query, params, **kwargs)
+        except psycopg.Error as error:
+            self._note(error, query)
+            if not repeat(self, super().execute, query, params, kwargs, error=error, started=started):
+                raise
+        finally:
+            self._ran(query, params, started)
+        self._stored(traits)
+        return self
+
+    def executemany(self, query: Any, params_seq: Any, **kwargs: Any) -> Any:
+        """Execute as psycopg does; the whole batch is one entry of the slow-query log."""
+        started = perf_counter()
+        traits = self._begin(query, started)
+        try:
+            super().executemany(query, params_seq, **kwargs)
+        except psycopg.Error as error:
+            self._note(error, query)
+            raise
+        finally:
+            self._ran(query, None, started)
+        self._stored(traits)
+
+    @contextmanager
+    def copy(self, statement: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        """Copy as psycopg does."""
+        traits = self._begin(statement, perf_counter())
+        with self._noting(statement), super().copy(statement, *args, **kwargs) as copy:
+            yield copy
+        self._stored(traits)
+
+    def stream(self, query: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        """Stream as psycopg does."""
+        traits = self._begin(query, perf_counter())
+        with self._noting(query):
+            yield from super().stream(query, *args, **kwargs)
+        self._stored(traits)
+
+    def nextset(self) -> bool | None:
+        """Go on to the next result as psycopg does."""
+        return None if self._hides_last_result else super().nextset()
+
+    def set_result(self, index: int) -> Any:
+        """Choose a result as psycopg does."""
+        if self._hides_last_result:
+            if index not in (0, -1):
+                raise IndexError(f"index {index} out of range: 1 result(s) available")
+            index = 0
+        return super().set_result(index)
+
+    def take_last_result(self) -> Any:
+        """Return the last result as libpq has it; from then on there is only the first."""
+        result = super().set_result(-1).pgresult
+        super().set_result(0)
+        self._hides_last_result = True
+        return result
+
+    @property
+    def lease(self) -> Lease | None:
+        """The lease whose connection it uses."""
+        return self._lease
+
+    @property
+    def counts(self) -> bool:
+        """Whether the lease waits for this cursor to be closed."""
+        return self._counts
+
+    def leave_lease(self) -> None:
+        """Stop counting as use of the lease."""
+        if self._counts and self._lease is not None:
+            self._counts = False
+            self._lease.cursors -= 1
+
+    def close(self) -> None:
+        """Close the cursor; the last one outside a transaction gives the connection back."""
+        counted, self._counts = self._counts, False
+        try:
+            self._close_quietly()
+        finally:
+            if counted and self._lease is not None:
+                self._lease.cursor_closed()
+
+    def _close_quietly(self) -> None:
+        super().close()
+
+    def __del__(self, *args: Any) -> None:
+        """A cursor that nobody closed is no reason to keep the lease."""
+        if self._counts:
+            self._counts = False
+            holder = self._lease.holder if self._lease is not None else None
+            # The lease belongs to its thread; the garbage collector may run in any.
+            if holder is not None and holder.thread is current_thread():
+                self._lease.cursor_closed()  # type: ignore[union-attr]  # it has a holder
+
+    def _ran(self, query: Any, params: Any, started: float) -> None:
+        """Log a slow statement. The wait for the connection belongs to the first of its lease."""
+        wait_seconds = 0.0
+        ended = perf_counter()
+        lease = self._lease
+        if lease is not None:
+            lease.seen_at = ended
+            if lease.wait_seconds:
+                wait_seconds, lease.wait_seconds = lease.wait_seconds, 0.0
+        if self._log is not None and ended - started >= self._log.threshold_seconds:
+            self._log.report(self, query, params, ended - started, wait_seconds)
+
+    def _begin(self, query: Any, now: float) -> Traits | None:
+        lease = self._lease
+        if lease is None:
+            # Without a pool nothing is exchanged, so what the text says matters for the answer only.
+            return traits_of(query, self.connection)
+        self._check_lease()
+        if now - lease.seen_at > LOOK_AFTER_SECONDS:
+            lease = self._on_living_connection(lease)
+        if self._hides_last_result:
+            self._hides_last_result = False
+        lease.last_query = query
+        traits = traits_of(query, self.connection)
+        if traits is not None:
+            lease.writes = lease.writes or traits.writes
+            if traits.leaves_state:
+                lease.note_session_state()
+            if traits.is_by_hand:
+                lease.is_by_hand = True
+                lease.transaction_id = None
+        return traits
+
+    def _on_living_connection(self, lease: Lease) -> Lease:
+        """Exchange a connection that died while nothing was asked of it: what was never sent may go elsewhere."""
+        connection = lease.connection
+        # Asked first, since libpq forgets it with the connection: within a transaction there is nothing to exchange.
+        if connection.pgconn.transaction_status == _IDLE and not is_alive(connection):
+            holder = lease.holder
+            if holder is not None and holder.can_exchange(self):
+                holder.exchange_connection(self)
+        assert self._lease is not None
+        return self._lease
+
+    def move_to(self, connection: Any) -> None:
+        """Go on with another connection, as if the cursor had been opened on it."""
+        counted, arraysize, form = self._counts, self.arraysize, self.format
+        self.__init__(connection, row_factory=self.row_factory)  # type: ignore[misc]  # the same object, for whoever wraps it
+        self.arraysize, self.format = arraysize, form
+        if not counted:
+            self.leave_lease()
+
+    def _asks_for_id(self, query: Any) -> bool:
+        lease = self._lease
+        return (
+            lease is not None
+            and lease.transaction_id is None
+            and self.sends_text
+            and not self.connection.autocommit
+            and lease.looks_up_commits
+            and isinstance(query, str)
+            and self.connection.pgconn.pipeline_status == _NO_PIPELINE
+        )
+
+    def _stored(self, traits: Traits | None) -> None:
+        if traits is not None and traits.writes and self.connection.autocommit:
+            note_stored()
+
+    def _check_lease(self) -> None:
+        if self._lease is not None and self._lease.holder is None:
+            raise psycopg.InterfaceError("The connection of this cursor was given back to its pool.")
+
+    @contextmanager
+    def _noting(self, query: Any) -> Iterator[None]:
+        try:
+            yield
+        except psycopg.Error as error:
+            self._note(error, query)
+            raise
+
+    def _note(self, error: psycopg.Error, query: Any) -> None:
+        """Remember the error for the end of the lease, with what only the connection knows."""
+        connection = self.connection
+        if self._lease is not None:
+            self._lease.last_error = error
+        if error.sqlstate is None and connection.pgconn.status == ConnStatus.OK:
+            if not isinstance(error, StatementOverdue):
+                mark(error, RAISED_BY_CLIENT)
+        elif connection.autocommit and is_session_lost(error) and was_sent(error):
+            traits = traits_of(query, connection)
+            if traits is not None and traits.writes:
+                mark(error, OUTCOME_LOST)
+                raise CommitOutcomeUnknown(_INTERRUPTED_WRITE) from error
+        elif error.sqlstate == "25006" and not getattr(connection, "is_read_only_server", True):
+            mark(error, RAISED_BY_OWN_READ_ONLY)
