@@ -85,7 +85,8 @@ OPTIONS: tuple[Option, ...] = (
            "lost. 1 never repeats anything.", ("retry_attempts",)),
     Option("resilience", "commit_lookup", parse_boolean, True, "",
            "Whether the first statement of a transaction that changes rows brings back the transaction's id, with "
-           "which the outcome of an interrupted COMMIT is looked up.",
+           "which the outcome of an interrupted COMMIT is looked up. Costs no round trip, but 30 to 55 µs for each "
+           "transaction that writes, half of them on the server.",
            ("commit_lookup",)),
     Option("resilience", "slow_query_seconds", optional(seconds(zero_allowed=True)), "auto",
            "seconds",
