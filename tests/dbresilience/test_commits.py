@@ -446,7 +446,8 @@ def bouncer_port(postgres: ThrowawayPostgres) -> Iterator[int]:
     with tempfile.TemporaryDirectory() as folder:
         configuration = Path(folder) / "bouncer.ini"
         configuration.write_text(
-            f"[databases]\n* = host=127.0.0.1 port={postgres.port} user=postgres\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
+            f"[databases]\n* = host=127.0.0.1 port={postgres.port} user=postgres\n[pgbouncer]\n"
+            "listen_addr = 127.0.0.1\n"
             f"listen_port = {port}\nunix_socket_dir =\nauth_type = any\npool_mode = transaction\n"
         )
         for path, mode in ((Path(folder), 0o755), (configuration, 0o644)):
