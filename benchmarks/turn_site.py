@@ -65,5 +65,10 @@ def turn(request: HttpRequest, number: int) -> HttpResponse:
     return HttpResponse(f"{user.username} {groups}")
 
 
-urlpatterns: list[Any] = [path("turn/<int:number>", turn), path("waited", waited)]
+def look(request: HttpRequest, number: int) -> HttpResponse:
+    """One query."""
+    return HttpResponse(User.objects.get(pk=number).username)
+
+
+urlpatterns: list[Any] = [path("turn/<int:number>", turn), path("look/<int:number>", look), path("waited", waited)]
 application = WSGIHandler()
