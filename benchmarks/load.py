@@ -6,7 +6,6 @@ import http.client
 import threading
 import time
 from dataclasses import dataclass
-from types import TracebackType
 
 NOTHING = "nothing"
 
@@ -48,9 +47,7 @@ class Load:
         self._clock.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         """Ends when the last request has its answer."""
         self.stop()
         self._clock.join()

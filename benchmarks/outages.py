@@ -172,7 +172,8 @@ def _terminate(server: ThrowawayPostgres, sites: dict[str, Figures]) -> None:
     time.sleep(0.5)
     with psycopg.connect(server.url(), autocommit=True) as connection:
         connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = ANY(%s) AND state = 'idle'",
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE application_name = ANY(%s) AND state = 'idle'",
             [[turns.application_name(figures.port) for figures in sites.values()]],
         )
     time.sleep(0.5)

@@ -76,7 +76,8 @@ def pgbouncer(server: PostgresServer, pool_size: int) -> Iterator[Settings | Non
         folder, port = Path(name), free_port()
         (folder / "users").write_text('"postgres" ""\n')
         (folder / "bouncer.ini").write_text(
-            f"[databases]\n{DATABASE} = host={server.host} port={server.port or 5432} dbname={DATABASE} pool_size={pool_size}\n"
+            f"[databases]\n{DATABASE} = host={server.host} port={server.port or 5432} dbname={DATABASE} "
+            f"pool_size={pool_size}\n"
             f"[pgbouncer]\nlisten_addr =\nlisten_port = {port}\nunix_socket_dir = {folder}\nauth_type = trust\n"
             f"auth_file = {folder}/users\npool_mode = transaction\nmax_client_conn = 500\nlogfile = {folder}/log\n"
             "ignore_startup_parameters = extra_float_digits,options\n"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from tests.places import BASE_DIR, TEST_VAR_DIR
+from tests.places import BASE_DIR as BASE_DIR
+from tests.places import TEST_VAR_DIR
 
 OURS = {"ALLOWED_HOSTS", "CSRF_TRUSTED_ORIGINS", "WEB_WORKER_CLASS", "WEB_CONCURRENCY", "HOST", "PORT"}
 for name in [name for name in os.environ if name in OURS or name.startswith(("CHAT_", "OPENAI_"))]:

@@ -6,7 +6,6 @@ import threading
 import time
 import urllib.request
 from contextlib import suppress
-from types import TracebackType
 
 import psycopg
 
@@ -27,9 +26,7 @@ class Observer:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         self._stop.set()
         self._thread.join(30)
 
