@@ -46,7 +46,7 @@ class Report:
         attempts = ", ".join(f"{status} × {many}" for status, many in sorted(self.attempts.items()))
         disturbances = ", ".join(f"{kind} × {many}" for kind, many in sorted(self.disturbances.items()))
         rows = [
-            ("turns", f"{self.turns}: {self.acknowledged} acknowledged, {self.given_up} refused and repeated at the end"),
+            ("turns", f"{self.turns}: {self.acknowledged} acknowledged, {self.given_up} refused and left for the end"),
             ("time", f"{self.seconds:.0f} s, {self.acknowledged / max(self.seconds, 1):.0f} turns a second"),
             ("answers", attempts),
             ("longest attempt", f"{self.longest_attempt_seconds:.1f} s"),
