@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import matplotlib
+import matplotlib.patches
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -26,6 +27,11 @@ class Theme:
     faint: str
     band: str
     kinds: dict[str, str]
+
+    def colours(self) -> dict[str, str]:
+        """Every colour by a name for it."""
+        named = {"paper": self.paper, "ink": self.ink, "faint": self.faint, "band": self.band}
+        return named | {f"answer-{kind}": colour for kind, colour in self.kinds.items()}
 
 
 # Told apart by brightness, too.
@@ -87,7 +93,7 @@ def draw(outage: Outage, theme: Theme) -> Figure:
         axes = figure.subplots(
             3, len(outage.recordings), sharex=True, sharey="row", squeeze=False,
             gridspec_kw={"height_ratios": [1.5, 1.4, 0.9], "hspace": 0.22, "wspace": 0.06,
-                         "left": 0.065, "right": 0.985, "top": 0.855, "bottom": 0.115},
+                         "left": 0.065, "right": 0.985, "top": 0.89, "bottom": 0.115},
         )  # fmt: skip
         for column, recording in enumerate(outage.recordings):
             top, middle, bottom = axes[:, column]
@@ -101,17 +107,18 @@ def draw(outage: Outage, theme: Theme) -> Figure:
             top.set_title(recording.name, loc="left", fontsize=15, fontweight="bold", pad=24)
             top.text(0, 1.035, summary(outage, recording), transform=top.transAxes, fontsize=10.5)
             bottom.set_xlabel("seconds")
+            bottom.text(
+                (outage.begins + outage.ends) / 2, 0.5, f"PostgreSQL is away for {outage.ends - outage.begins:.0f} s",
+                transform=bottom.get_xaxis_transform(), ha="center", va="center", fontsize=10.5,
+            )  # fmt: skip
         axes[0][0].set_ylabel("answers to what was\nasked in this second")
         axes[1][0].set_ylabel("seconds until the answer")
         axes[2][0].set_ylabel("connections of\nthe server")
         handles = [matplotlib.patches.Patch(color=theme.kinds[kind], label=LABELS[kind]) for kind in LABELS]
-        handles.append(matplotlib.patches.Patch(color=theme.band, label=_away(outage)))
-        figure.legend(handles=handles, loc="lower center", ncols=5, frameon=False, handlelength=1, fontsize=10.5)
+        figure.legend(
+            handles=handles, loc="lower center", ncols=len(handles), frameon=False, handlelength=1, fontsize=10.5
+        )
     return figure
-
-
-def _away(outage: Outage) -> str:
-    return f"PostgreSQL is away, {outage.ends - outage.begins:.0f} s"
 
 
 def summary(outage: Outage, recording: Recording) -> str:
@@ -166,32 +173,36 @@ def page(outage: Outage) -> str:
                  "never" if back is None else f"{back:.2f} s"]  # fmt: skip
         rows.append(f"<tr><th>{html.escape(recording.name)}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
     return _PAGE.format(
-        away=_away(outage).removeprefix("PostgreSQL is away, "),
-        light=_svg(outage, LIGHT),
-        dark=_svg(outage, DARK),
+        away=f"{outage.ends - outage.begins:.0f} s",
+        svg=_svg(outage),
+        light=_variables(LIGHT),
+        dark=_variables(DARK),
         heads="".join(f"<th>{html.escape(head)}</th>" for head in heads),
         rows="\n".join(rows),
         how=html.escape(
             f"{outage.per_second:g} requests a second, whether or not earlier ones have been answered, to each of two "
-            f"gunicorn processes of 64 threads, with OPTIONS[\"pool\"] = {outage.pool} in both. The client gives up "
+            f'gunicorn processes of 64 threads, with OPTIONS["pool"] = {outage.pool} in both. The client gives up '
             f"after {LONGEST_SECONDS:g} s. {outage.versions}, {outage.date}."
         ),
-        ink=LIGHT.ink, paper=LIGHT.paper, faint=LIGHT.faint, dark_ink=DARK.ink, dark_paper=DARK.paper,
-        dark_faint=DARK.faint,
-    )  # fmt: skip
-
-
-def _svg(outage: Outage, theme: Theme) -> str:
-    output = io.StringIO()
-    draw(outage, theme).savefig(output, format="svg", metadata={"Date": None})
-    svg = output.getvalue()
-    svg = svg[svg.index("<svg") :]
-    # Two pictures in one page: their ids must differ, and their size is the page's business.
-    prefix = "d" if theme is DARK else "l"
-    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{prefix}-", svg)
-    return re.sub(
-        r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1), count=1
     )
+
+
+def _variables(theme: Theme) -> str:
+    return " ".join(f"--{name}: {colour};" for name, colour in theme.colours().items())
+
+
+def _svg(outage: Outage) -> str:
+    """Return the light picture with variables in the place of its colours, so that the page decides on them."""
+    output = io.StringIO()
+    draw(outage, LIGHT).savefig(output, format="svg", metadata={"Date": None})
+    svg = output.getvalue()
+    opening, rest = svg[svg.index("<svg") :].split(">", 1)
+    opening = re.sub(r' (?:width|height)="[^"]*"', "", opening)
+    for name, colour in LIGHT.colours().items():
+        rest = rest.replace(colour, f"var(--{name})")
+    # Half the size; a factor below 1 is that of the letters.
+    rest = re.sub(r"\b(\d*[1-9]\d*\.\d\d)\d+", r"\1", rest)
+    return f'{opening} role="img" aria-label="The figures are in the table below.">{rest}'
 
 
 _PAGE = """<!doctype html>
@@ -201,25 +212,19 @@ _PAGE = """<!doctype html>
 <meta name="color-scheme" content="light dark">
 <title>PostgreSQL is away for {away}</title>
 <style>
-  body {{ margin: 0 auto; max-width: 75rem; padding: 1.5rem; font: 16px/1.5 system-ui, sans-serif; color: {ink};
-         background: {paper}; }}
+  :root {{ {light} }}
+  @media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}
+  body {{ margin: 0 auto; max-width: 75rem; padding: 1.5rem; font: 16px/1.5 system-ui, sans-serif;
+         color: var(--ink); background: var(--paper); }}
   h1 {{ font-size: 1.4rem; margin: 0 0 .5rem; }}
   svg {{ width: 100%; height: auto; display: block; }}
-  .dark {{ display: none; }}
   .wide {{ overflow-x: auto; }}
   table {{ border-collapse: collapse; margin: 1rem 0; }}
-  th, td {{ padding: .3rem .8rem; border-bottom: 1px solid {faint}; text-align: right; }}
+  th, td {{ padding: .3rem .8rem; border-bottom: 1px solid var(--faint); text-align: right; }}
   th:first-child {{ text-align: left; }}
-  @media (prefers-color-scheme: dark) {{
-    body {{ color: {dark_ink}; background: {dark_paper}; }}
-    th, td {{ border-color: {dark_faint}; }}
-    .light {{ display: none; }}
-    .dark {{ display: block; }}
-  }}
 </style>
 <h1>The same load on both while PostgreSQL is away for {away}</h1>
-<div class="light">{light}</div>
-<div class="dark" aria-hidden="true">{dark}</div>
+{svg}
 <div class="wide"><table>
 <tr>{heads}</tr>
 {rows}
