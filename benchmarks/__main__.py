@@ -37,6 +37,7 @@ def main() -> int:
     parser.add_argument("--turn-rounds", type=int, default=3, help="measured runs of turns (3)")
     parser.add_argument("--turn-seconds", type=float, default=4, help="length of each (4)")
     parser.add_argument("--outage-rounds", type=int, default=3, help="how often each short outage is made (3)")
+    parser.add_argument("--short-seconds", type=float, default=8, help="length of each (8)")
     parser.add_argument("--away-seconds", type=float, default=120, help="length of the long outage (120)")
     parser.add_argument("--setup", action="append", help="only set-ups whose name contains this (all)")
     given = parser.parse_args()
@@ -93,7 +94,12 @@ def _turns(
 
 
 def _outages(given: argparse.Namespace) -> str:
-    return outages.measure(rounds=given.outage_rounds, away_seconds=given.away_seconds, only=given.setup or ())
+    return outages.measure(
+        rounds=given.outage_rounds,
+        short_seconds=given.short_seconds,
+        away_seconds=given.away_seconds,
+        only=given.setup or (),
+    )
 
 
 def _close_all() -> None:

@@ -1,6 +1,6 @@
 """Record the same outage on Django's own pool and on ours, and draw it: `make outage`.
 
-Writes docs/images/outage.png and outage.html; `--redraw` draws the last recording again.
+Writes outage.png and outage.html into docs/images; `--redraw` draws the last recording again.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ POOL = {"max_size": 10, "timeout": 5}
 PER_SECOND = 20.0
 MODEL_SECONDS = 0.1
 BEFORE_SECONDS = 6.0
-AFTER_SECONDS = 18.0
 SAMPLE_SECONDS = 0.2
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.outage", description=__doc__)
     parser.add_argument("--away-seconds", type=float, default=20, help="how long PostgreSQL is away (20)")
+    parser.add_argument("--after-seconds", type=float, default=22, help="how long it is watched after that (22)")
     parser.add_argument("--images", type=Path, default=IMAGES, help="where the pictures go (docs/images)")
     parser.add_argument("--redraw", action="store_true", help="draw the last recording again")
     given = parser.parse_args()
@@ -49,7 +49,7 @@ def main() -> int:
         told = json.loads(kept.read_text())
         outage = Outage(**told | {"recordings": [Recording(**each) for each in told["recordings"]]})
     else:
-        outage = record(given.away_seconds)
+        outage = record(given.away_seconds, given.after_seconds)
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_text(json.dumps(asdict(outage)))
     given.images.mkdir(parents=True, exist_ok=True)
@@ -60,9 +60,9 @@ def main() -> int:
     return 0
 
 
-def record(away_seconds: float) -> Outage:
+def record(away_seconds: float, after_seconds: float) -> Outage:
     """Let PostgreSQL go away once, under the same load on every set-up."""
-    length = BEFORE_SECONDS + away_seconds + AFTER_SECONDS
+    length = BEFORE_SECONDS + away_seconds + after_seconds
     with failing_server() as server, ExitStack() as stack:
         at = {"NAME": DATABASE, "USER": "postgres", "HOST": "127.0.0.1", "PORT": str(server.port)}
         databases = {name: at | {"ENGINE": engine, "OPTIONS": {"pool": POOL}} for name, engine in ENGINES.items()}

@@ -35,7 +35,6 @@ COMPARED = (
 POOL_SIZE = 5
 POOL_TIMEOUT_SECONDS = 10.0
 DEADLINE_SECONDS = 2.0
-OUTAGE_SECONDS = 8.0
 NEXT_REQUESTS = 20
 PATIENCE_SECONDS = 30.0
 LONGEST_RECOVERY_SECONDS = 60.0
@@ -57,28 +56,29 @@ class Figures:
     longest_seconds: list[float] = field(default_factory=list)
 
 
-def measure(*, rounds: int, away_seconds: float, only: Iterable[str] = ()) -> str:
+def measure(*, rounds: int, short_seconds: float, away_seconds: float, only: Iterable[str] = ()) -> str:
     """Return the table.
 
     Args:
         rounds: how often everything but the long outage is done; the table has medians.
+        short_seconds: how long the server is frozen, and away in each of the rounds.
         away_seconds: length of the long outage.
         only: parts of names of set-ups; all if empty.
     """
     with failing_server() as server, _served(server, list(only)) as sites:
         _all_well(sites)
         for number in range(rounds):
-            _say(f"round {number + 1}: frozen for {OUTAGE_SECONDS:g} s")
-            _freeze(server, sites)
-            _say(f"round {number + 1}: away for {OUTAGE_SECONDS:g} s")
-            for name, back in _go_away(server, sites, OUTAGE_SECONDS, per_second=5).items():
+            _say(f"round {number + 1}: frozen for {short_seconds:g} s")
+            _freeze(server, sites, short_seconds)
+            _say(f"round {number + 1}: away for {short_seconds:g} s")
+            for name, back in _go_away(server, sites, short_seconds, per_second=5).items():
                 sites[name].back_seconds.append(back)
             _say(f"round {number + 1}: idle sessions terminated")
             _terminate(server, sites)
         _say(f"away for {away_seconds:g} s")
         for name, back in _go_away(server, sites, away_seconds, per_second=2, note_answers=True).items():
             sites[name].back_after_long_seconds.append(back)
-    return table(sites, away_seconds)
+    return table(sites, short_seconds, away_seconds)
 
 
 @contextmanager
@@ -101,7 +101,7 @@ def _with_deadline(name: str, database: Settings) -> Settings:
     return database | {"OPTIONS": database["OPTIONS"] | {"resilience": {"deadline_seconds": DEADLINE_SECONDS}}}
 
 
-def _freeze(server: ThrowawayPostgres, sites: dict[str, Figures]) -> None:
+def _freeze(server: ThrowawayPostgres, sites: dict[str, Figures], seconds: float) -> None:
     with ExitStack() as stack:
         loads = {
             name: stack.enter_context(Load(figures.port, PATH, per_second=5, patience_seconds=PATIENCE_SECONDS))
@@ -110,7 +110,7 @@ def _freeze(server: ThrowawayPostgres, sites: dict[str, Figures]) -> None:
         time.sleep(1)
         begins = time.monotonic()
         server.freeze()
-        time.sleep(OUTAGE_SECONDS)
+        time.sleep(seconds)
         ends = time.monotonic()
         server.thaw()
     for name, load in loads.items():
@@ -209,12 +209,12 @@ def _p99(answers: list[Answer]) -> float:
     return ordered[int(len(ordered) * 0.99)] if ordered else float("nan")
 
 
-def table(sites: dict[str, Figures], away_seconds: float) -> str:
+def table(sites: dict[str, Figures], short_seconds: float, away_seconds: float) -> str:
     """Return medians, and every kind of answer that was seen."""
     heads = (
         f"pools of {POOL_SIZE}, their time-out {POOL_TIMEOUT_SECONDS:g} s, deadline {DEADLINE_SECONDS:g} s",
-        f"frozen for {OUTAGE_SECONDS:g} s: p99 s", "answers", "away: p99 s", "answers",
-        f"first 200 after {OUTAGE_SECONDS:g} s away, s", f"after {away_seconds:g} s away, s",
+        f"frozen for {short_seconds:g} s: p99 s", "answers", "away: p99 s", "answers",
+        f"first 200 after {short_seconds:g} s away, s", f"after {away_seconds:g} s away, s",
         f"idle sessions terminated: failed of {NEXT_REQUESTS}", "longest s",
     )  # fmt: skip
     lines = [f"| {' | '.join(heads)} |", "|---|---:|---|---:|---|---:|---:|---:|---:|"]

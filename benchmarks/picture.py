@@ -93,7 +93,7 @@ def draw(outage: Outage, theme: Theme) -> Figure:
         axes = figure.subplots(
             3, len(outage.recordings), sharex=True, sharey="row", squeeze=False,
             gridspec_kw={"height_ratios": [1.5, 1.4, 0.9], "hspace": 0.22, "wspace": 0.06,
-                         "left": 0.065, "right": 0.985, "top": 0.89, "bottom": 0.115},
+                         "left": 0.065, "right": 0.985, "top": 0.9, "bottom": 0.115},
         )  # fmt: skip
         for column, recording in enumerate(outage.recordings):
             top, middle, bottom = axes[:, column]
@@ -149,8 +149,8 @@ def _latency(axes: Axes, recording: Recording, theme: Theme) -> None:
             [x for x, _ in points], [y for _, y in points], s=7, color=theme.kinds[kind], zorder=2, linewidths=0
         )
     axes.set_yscale("log")
-    axes.set_ylim(0.002, 16)
-    axes.set_yticks([0.01, 0.1, 1, 10], ["0.01", "0.1", "1", "10"])
+    axes.set_ylim(0.001, 16)
+    axes.set_yticks([0.001, 0.01, 0.1, 1, 10], ["0.001", "0.01", "0.1", "1", "10"])
     axes.minorticks_off()
     axes.grid(axis="y", color=theme.faint, linewidth=0.6, zorder=1)
 
