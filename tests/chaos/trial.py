@@ -22,6 +22,8 @@ MODEL_SECONDS = 0.05
 # Nobody is to be throttled here.
 RATE = "1000000/min"
 PROGRESS_SECONDS = 5.0
+# What is broken is told so often; it is mostly the same.
+TOLD = 20
 
 
 @dataclass
@@ -56,7 +58,8 @@ class Report:
             ("longest /livez", f"{self.longest_livez_seconds * 1000:.0f} ms"),
             ("broken", str(len(self.broken)) if self.broken else "nothing"),
         ]  # fmt: skip
-        lines = ["", *(f"  {name:24} {value}" for name, value in rows), *(f"  - {what}" for what in self.broken)]
+        told = self.broken[:TOLD] + [f"and {len(self.broken) - TOLD} more"] * (len(self.broken) > TOLD)
+        lines = ["", *(f"  {name:24} {value}" for name, value in rows), *(f"  - {what}" for what in told)]
         return "\n".join([*lines, "", f"  again: make chaos SEED={self.seed} TURNS={self.turns}"])
 
 
@@ -123,5 +126,6 @@ def run(
         say("all is well again; repeating and counting")
         report.broken += judge(server, database, site, crowd, pool_size=POOL_SIZE, sessions=sessions)
         if report.broken:
-            say(f"the end of what the site wrote:\n{site.log[-6000:]}")
+            errors = [line for line in site.log.splitlines() if "ERROR" in line]
+            say("\n".join(["the last errors that the site wrote:", *(line[-1500:] for line in errors[-5:])]))
     return report
