@@ -1,4 +1,4 @@
-"""How soon each set-up writes again after the primary has crashed and its standby was promoted; no site is restarted."""
+"""How soon each set-up writes again when the primary has crashed and its standby was promoted; no site is restarted."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def _promote(standby: Standby) -> float:
 
 
 def table(found: dict[str, Promotion]) -> str:
-    lines = [f"| two hosts, the primary crashes, {WITHOUT_PRIMARY_SECONDS:g} s later the standby is promoted | first write after it, s | answers until then |",
-             "|---|---:|---|"]  # fmt: skip
+    what = f"two hosts, the primary crashes, {WITHOUT_PRIMARY_SECONDS:g} s later the standby is promoted"
+    lines = [f"| {what} | first write after that, s | answers until then |", "|---|---:|---|"]
     for name, promotion in found.items():
         answers = ", ".join(f"{kind} × {many}" for kind, many in promotion.answers.most_common())
         lines.append(f"| {name} | {promotion.back_seconds:.2f} | {answers} |")
