@@ -24,6 +24,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000), help="what happens (a new one)")
     parser.add_argument("--turns", type=int, default=1000, help="how many questions (1000)")
     parser.add_argument("--people", type=int, default=16, help="how many ask at the same time (16)")
+    parser.add_argument("--worker-class", default="gthread", choices=["gthread", "asgi"], help="of gunicorn (gthread)")
     given = parser.parse_args()
     say(f"make chaos SEED={given.seed} TURNS={given.turns}: {given.people} people, {trial.WORKERS} processes, "
         f"pools of {trial.POOL_SIZE}")  # fmt: skip
@@ -39,6 +40,7 @@ def main() -> int:
             turns=given.turns,
             people=given.people,
             limit_seconds=60 + given.turns * SECONDS_A_TURN,
+            worker_class=given.worker_class,
             say=say,
         )
     print(report)

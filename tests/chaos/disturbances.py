@@ -16,18 +16,20 @@ from tests.support.postgres import ThrowawayPostgres, wait_until
 from tests.support.protocol import is_commit
 from tests.support.proxy import ANSWERED, SEEN, SENT, Proxy
 
-CALM_SECONDS = (0.5, 2.5)
 LONGEST_FREEZE_SECONDS = 3.0
 
 
 class Disturbances:
     """One after the other until `stop()`, with calm between them; `happened` counts them."""
 
-    def __init__(self, server: ThrowawayPostgres, proxy: Proxy, database: str, *, seed: int) -> None:
+    def __init__(
+        self, server: ThrowawayPostgres, proxy: Proxy, database: str, *, seed: int, calm_seconds: tuple[float, float]
+    ) -> None:
         self.happened: Counter[str] = Counter()
         self.now = ""
         self.error: BaseException | None = None
         self._server, self._proxy, self._database = server, proxy, database
+        self._calm_seconds = calm_seconds
         self._dice = random.Random(f"{seed}-disturbances")
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="disturbances", daemon=True)
@@ -60,7 +62,7 @@ class Disturbances:
 
     def _run(self) -> None:
         try:
-            while not self._stop.wait(self._dice.uniform(*CALM_SECONDS)):
+            while not self._stop.wait(self._dice.uniform(*self._calm_seconds)):
                 self.now, happen = self._dice.choice(self._kinds)
                 happen()
                 self.happened[self.now] += 1

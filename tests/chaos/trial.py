@@ -63,10 +63,11 @@ class Report:
         return "\n".join([*lines, "", f"  again: make chaos SEED={self.seed} TURNS={self.turns}"])
 
 
-def site_of(proxy: Proxy, database_url: str) -> Site:
+def site_of(proxy: Proxy, database_url: str, worker_class: str) -> Site:
     """The site as production serves it, but with pools so small that they are always used up."""
     return Site(
         f"{proxy.url(database_url)}?pool_max_size={POOL_SIZE}",
+        worker_class=worker_class,
         WEB_CONCURRENCY=str(WORKERS),
         CHAT_RATE=RATE,
         CHAT_AGENT_DELAY_SECONDS=str(MODEL_SECONDS),
@@ -81,19 +82,22 @@ def run(
     turns: int,
     people: int = 16,
     limit_seconds: float,
+    calm_seconds: tuple[float, float] = (0.5, 2.5),
+    worker_class: str = "gthread",
     say: Callable[[str], None] = lambda line: None,
 ) -> Report:
     """Let `people` ask `turns` questions on a migrated `database` of `server`, which is well again afterwards.
 
     Args:
         limit_seconds: after this long the disturbances stop, and who has not finished soon after is stuck.
+        calm_seconds: least and most time between two disturbances.
         say: gets a line of progress every few seconds.
     """
     report = Report(seed, turns, sessions_bound=WORKERS * POOL_SIZE)
     url = server.url(database)
-    with Proxy(server.port) as proxy, site_of(proxy, url) as site:
+    with Proxy(server.port) as proxy, site_of(proxy, url, worker_class) as site:
         crowd = People(site, url, seed=seed, turns=turns, many=people)
-        disturbances = Disturbances(server, proxy, database, seed=seed)
+        disturbances = Disturbances(server, proxy, database, seed=seed, calm_seconds=calm_seconds)
         sessions, livez = Sessions(server, database, bound=report.sessions_bound), Livez(site)
         began = time.monotonic()
         with sessions, livez:
