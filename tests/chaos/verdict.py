@@ -24,6 +24,9 @@ from tests.support.site import Site
 REPEATED_ACKNOWLEDGED = 50
 REST_SECONDS = 10.0
 """In which a site that nobody asks comes to rest."""
+LONGEST_RETURN_SECONDS = 5.0
+IN_A_ROW = 30
+"""So many answers are from all processes."""
 LONGEST_ABOVE_BOUND_SECONDS = 1.0
 STORED = """
     SELECT question.idempotency_key AS key, question.id::text, question.content, question.thread_id::text AS thread,
@@ -50,7 +53,11 @@ def judge(
 ) -> list[str]:
     """Return what is broken, in words."""
     url = server.url(database)
-    broken = [*_only_honest_answers(people), *_refused_are_safe_to_repeat(url, site, people)]
+    broken = [
+        *_only_honest_answers(people),
+        *_comes_back(site, people),
+        *_refused_are_safe_to_repeat(url, site, people),
+    ]
     broken += _everything_once(url, people)
     broken += _at_rest(server, database, site, pool_size=pool_size, bound=sessions.bound)
     if sessions.longest_above_bound_seconds > LONGEST_ABOVE_BOUND_SECONDS:
@@ -69,6 +76,26 @@ def _only_honest_answers(people: People) -> Iterator[str]:
                 what = f"Status {answer.status}: {json.dumps(answer.body)[:300]}"
                 seen[what] += 1
     yield from (f"{what} (× {many})" for what, many in seen.most_common())
+
+
+def _comes_back(site: Site, people: People) -> Iterator[str]:
+    """The last disturbance is only just over: every process may refuse for a moment, and no longer."""
+    began = time.monotonic()
+    in_a_row = 0
+    while in_a_row < IN_A_ROW:
+        request = urllib.request.Request(
+            site.url + "/api/threads", headers={"Authorization": f"Token {people.tokens[0]}"}
+        )
+        try:
+            urllib.request.urlopen(request, timeout=30).close()
+            in_a_row += 1
+        except urllib.error.HTTPError as error:
+            error.close()
+            in_a_row = 0
+        if (took := time.monotonic() - began) > LONGEST_RETURN_SECONDS:
+            yield f"All has been well for {took:.1f} s, and the site still refuses"
+            return
+        time.sleep(0.01)
 
 
 def _refused_are_safe_to_repeat(url: str, site: Site, people: People) -> Iterator[str]:
