@@ -22,7 +22,7 @@ from config import embedded
 from config.postgres import PostgresServer, program
 from config.startup import var_folder
 
-from . import crowd, instructions, outages, queries, turns
+from . import crowd, instructions, outages, promotion, queries, turns
 from .setups import BASELINE, DATABASE, Settings, pgbouncer, setups
 
 PACKAGES = ("Django", "psycopg", "psycopg-pool", "django-pg-real-pool", "django-db-connection-pool", "gunicorn")
@@ -94,12 +94,11 @@ def _turns(
 
 
 def _outages(given: argparse.Namespace) -> str:
-    return outages.measure(
-        rounds=given.outage_rounds,
-        short_seconds=given.short_seconds,
-        away_seconds=given.away_seconds,
-        only=given.setup or (),
+    only = given.setup or ()
+    measured = outages.measure(
+        rounds=given.outage_rounds, short_seconds=given.short_seconds, away_seconds=given.away_seconds, only=only
     )
+    return f"{measured}\n{promotion.measure(outages.chosen(only))}"
 
 
 def _close_all() -> None:

@@ -65,7 +65,7 @@ def measure(*, rounds: int, short_seconds: float, away_seconds: float, only: Ite
         away_seconds: length of the long outage.
         only: parts of names of set-ups; all if empty.
     """
-    with failing_server() as server, _served(server, list(only)) as sites:
+    with failing_server() as server, _served(server, only) as sites:
         _all_well(sites)
         for number in range(rounds):
             _say(f"round {number + 1}: frozen for {short_seconds:g} s")
@@ -81,14 +81,20 @@ def measure(*, rounds: int, short_seconds: float, away_seconds: float, only: Ite
     return table(sites, short_seconds, away_seconds)
 
 
+def chosen(only: Iterable[str] = ()) -> list[str]:
+    """Return the names of the set-ups that contain one of `only`; all if that is empty."""
+    parts = list(only)
+    return [name for name in COMPARED if not parts or any(part in name for part in parts)]
+
+
 @contextmanager
-def _served(server: ThrowawayPostgres, only: list[str]) -> Iterator[dict[str, Figures]]:
+def _served(server: ThrowawayPostgres, only: Iterable[str]) -> Iterator[dict[str, Figures]]:
     with ExitStack() as stack:
         bouncer = stack.enter_context(pgbouncer(server.server, POOL_SIZE))
         compared = setups(
             server.server, POOL_SIZE, bouncer, min_size=POOL_SIZE, timeout_seconds=POOL_TIMEOUT_SECONDS
         )  # fmt: skip
-        names = [name for name in COMPARED if name in compared and (not only or any(part in name for part in only))]
+        names = [name for name in chosen(only) if name in compared]
         yield {
             name: Figures(stack.enter_context(turns.served(_with_deadline(name, compared[name]), model_seconds=0)))
             for name in names
@@ -210,7 +216,7 @@ def _p99(answers: list[Answer]) -> float:
 
 
 def table(sites: dict[str, Figures], short_seconds: float, away_seconds: float) -> str:
-    """Return medians, and every kind of answer that was seen."""
+    """Return medians of the rounds, the worst round after a slash, and every kind of answer that was seen."""
     heads = (
         f"pools of {POOL_SIZE}, their time-out {POOL_TIMEOUT_SECONDS:g} s, deadline {DEADLINE_SECONDS:g} s",
         f"frozen for {short_seconds:g} s: p99 s", "answers", "away: p99 s", "answers",
@@ -220,13 +226,17 @@ def table(sites: dict[str, Figures], short_seconds: float, away_seconds: float) 
     lines = [f"| {' | '.join(heads)} |", "|---|---:|---|---:|---|---:|---:|---:|---:|"]
     for name, figures in sites.items():
         cells = (
-            name, f"{_median(figures.frozen_p99_seconds):.2f}", _kinds(figures.frozen_answers),
+            name, _median_and_worst(figures.frozen_p99_seconds), _kinds(figures.frozen_answers),
             f"{_median(figures.away_p99_seconds):.3f}", _kinds(figures.away_answers),
-            f"{_median(figures.back_seconds):.2f}", f"{_median(figures.back_after_long_seconds):.2f}",
+            _median_and_worst(figures.back_seconds), f"{_median(figures.back_after_long_seconds):.2f}",
             f"{_median(figures.failed):g}", f"{_median(figures.longest_seconds):.2f}",
         )  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
+
+
+def _median_and_worst(figures: list[float]) -> str:
+    return f"{_median(figures):.2f} / {max(figures, default=float('nan')):.2f}"
 
 
 def _median(figures: list[float] | list[int]) -> float:
