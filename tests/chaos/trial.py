@@ -130,6 +130,7 @@ def run(
         say("all is well again; repeating and counting")
         report.broken += judge(server, database, site, crowd, pool_size=POOL_SIZE, sessions=sessions)
         if report.broken:
-            errors = [line for line in site.log.splitlines() if "ERROR" in line]
-            say("\n".join(["the last errors that the site wrote:", *(line[-1500:] for line in errors[-5:])]))
+            # A refusal is one line; what nobody expected has a traceback.
+            errors = [line for line in site.log.splitlines() if "Traceback" in line]
+            say("\n".join(["the last tracebacks that the site wrote:", *(line[-3000:] for line in errors[-5:])]))
     return report
