@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
-.PHONY: help setup run test lint bench django-suite docs db-stop db-start db-shell db-url
+.PHONY: help setup run test lint bench chaos outage django-suite docs db-stop db-start db-shell db-url
 
 # The newest Python that is plainly called python3, or the newest there is.
 PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -27,9 +27,16 @@ lint: setup-dev ## Check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: python-is-there ## Measure against every other way to connect (a quarter of an hour)
+bench: python-is-there ## Measure against every other way to connect (twenty minutes)
 	@$(PYTHON) config/prepare.py requirements.txt requirements-dev.txt requirements-bench.txt
 	@exec $(BIN)/python -m benchmarks $(ARGS)
+
+chaos: setup-dev ## Let people chat while PostgreSQL fails, and count what is stored (SEED=7 TURNS=10000)
+	@exec $(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(TURNS),--turns $(TURNS)) $(ARGS)
+
+outage: python-is-there ## Draw what an outage of 20 s looks like on Django's own pool and on ours (a minute)
+	@$(PYTHON) config/prepare.py requirements.txt requirements-dev.txt requirements-bench.txt
+	@exec $(BIN)/python -m benchmarks.outage $(ARGS)
 
 django-suite: setup-dev ## Run Django's own tests on dbresilience (needs the system's PostgreSQL; a quarter of an hour)
 	@exec $(BIN)/python -m tests.django_suite $(ARGS)

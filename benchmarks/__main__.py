@@ -11,18 +11,18 @@ import importlib.metadata
 import os
 import platform
 import random
+import subprocess
 import sys
 import time
 
 import django
-import psycopg
 from django.conf import settings
 
 from config import embedded
-from config.postgres import PostgresServer
+from config.postgres import PostgresServer, program
 from config.startup import var_folder
 
-from . import crowd, instructions, queries, turns
+from . import crowd, instructions, outages, promotion, queries, turns
 from .setups import BASELINE, DATABASE, Settings, pgbouncer, setups
 
 PACKAGES = ("Django", "psycopg", "psycopg-pool", "django-pg-real-pool", "django-db-connection-pool", "gunicorn")
@@ -30,12 +30,21 @@ PACKAGES = ("Django", "psycopg", "psycopg-pool", "django-pg-real-pool", "django-
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--only", choices=["queries", "instructions", "turns", "crowd"], help="one part (all)")
+    parser.add_argument(
+        "--only", choices=["queries", "instructions", "turns", "crowd", "outages"], help="one part (all)"
+    )
     parser.add_argument("--rounds", type=int, default=3000, help="measured requests of each kind (3000)")
     parser.add_argument("--turn-rounds", type=int, default=3, help="measured runs of turns (3)")
     parser.add_argument("--turn-seconds", type=float, default=4, help="length of each (4)")
+    parser.add_argument("--outage-rounds", type=int, default=3, help="how often each short outage is made (3)")
+    parser.add_argument("--short-seconds", type=float, default=8, help="length of each (8)")
+    parser.add_argument("--away-seconds", type=float, default=120, help="length of the long outage (120)")
     parser.add_argument("--setup", action="append", help="only set-ups whose name contains this (all)")
     given = parser.parse_args()
+    if given.only == "outages":
+        print(_versions(given), flush=True)
+        print(_outages(given), flush=True)
+        return 0
     server = embedded.join(var_folder() / "bench" / "postgres", database=DATABASE, options={"fsync": "off"})
     with pgbouncer(server, turns.POOL_SIZE) as bouncer:
         compared = setups(server, turns.POOL_SIZE, bouncer)
@@ -51,7 +60,7 @@ def main() -> int:
         )
         django.setup()
         queries.fill()
-        print(_versions(server, given), flush=True)
+        print(_versions(given), flush=True)
         if given.only in (None, "queries"):
             for title, work in queries.KINDS.items():
                 times = queries.measure(list(aliases), work, given.rounds)
@@ -65,6 +74,8 @@ def main() -> int:
                 _turns(server, compared, model_seconds, given)
         if given.only in (None, "crowd"):
             print(crowd.measure(server, given.turn_seconds * given.turn_rounds), flush=True)
+    if given.only is None:
+        print(_outages(given), flush=True)
     return 0
 
 
@@ -82,6 +93,14 @@ def _turns(
     print(turns.table(title, outcomes), flush=True)
 
 
+def _outages(given: argparse.Namespace) -> str:
+    only = given.setup or ()
+    measured = outages.measure(
+        rounds=given.outage_rounds, short_seconds=given.short_seconds, away_seconds=given.away_seconds, only=only
+    )
+    return f"{measured}\n{promotion.measure(outages.chosen(only))}"
+
+
 def _close_all() -> None:
     from django.db import connections
 
@@ -92,9 +111,9 @@ def _close_all() -> None:
             close_pool()
 
 
-def _versions(server: PostgresServer, given: argparse.Namespace) -> str:
-    with psycopg.connect(server.url(DATABASE)) as connection:
-        postgres = connection.info.parameter_status("server_version")
+def _versions(given: argparse.Namespace) -> str:
+    said = subprocess.run([program("postgres"), "--version"], capture_output=True, text=True, check=True).stdout
+    socket = "on TCP" if given.only == "outages" else "on a Unix socket"
     packages = []
     for package in PACKAGES:
         try:
@@ -102,7 +121,7 @@ def _versions(server: PostgresServer, given: argparse.Namespace) -> str:
         except importlib.metadata.PackageNotFoundError:
             packages.append(f"{package} not installed")
     return (
-        f"Python {platform.python_version()}, {', '.join(packages)}, PostgreSQL {postgres} on a Unix socket, "
+        f"Python {platform.python_version()}, {', '.join(packages)}, PostgreSQL {said.split()[-1]} {socket}, "
         f"{os.cpu_count()} CPUs, {given.rounds} rounds, {time.strftime('%Y-%m-%d')}\n"
     )
 

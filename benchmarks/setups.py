@@ -16,7 +16,7 @@ from typing import Any
 
 import psycopg
 
-from config.postgres import PostgresServer
+from config.postgres import SYSTEM_USER, PostgresServer
 from tests.support.ports import free_port
 
 Settings = dict[str, Any]
@@ -27,10 +27,17 @@ OURS = "dbresilience"
 DATABASE = "bench"
 
 
-def setups(server: PostgresServer, pool_size: int, pgbouncer: Settings | None) -> dict[str, Settings]:
+def setups(
+    server: PostgresServer,
+    pool_size: int,
+    pgbouncer: Settings | None,
+    *,
+    min_size: int = 0,
+    timeout_seconds: float = 60,
+) -> dict[str, Settings]:
     """Return entries of settings.DATABASES by the name of what they show; peers that are not installed are left out."""
-    at = {"NAME": DATABASE, "USER": "postgres", "HOST": server.host, "PORT": "5432"}
-    sizes = {"min_size": 0, "max_size": pool_size, "timeout": 60}
+    at = {"NAME": DATABASE, "USER": "postgres", "HOST": server.host, "PORT": str(server.port or 5432)}
+    sizes = {"min_size": min_size, "max_size": pool_size, "timeout": timeout_seconds}
     found: dict[str, Settings] = {
         "Django, no pool": {"ENGINE": DJANGO, "CONN_MAX_AGE": 0},
         BASELINE: {"ENGINE": DJANGO, "CONN_MAX_AGE": None},
@@ -45,7 +52,7 @@ def setups(server: PostgresServer, pool_size: int, pgbouncer: Settings | None) -
             "ENGINE": engine, "CONN_HEALTH_CHECKS": True, "OPTIONS": {"pool": sizes},
         }  # fmt: skip
     if importlib.util.find_spec("dj_db_conn_pool"):
-        options = {"POOL_SIZE": pool_size, "MAX_OVERFLOW": 0, "TIMEOUT": 60}
+        options = {"POOL_SIZE": pool_size, "MAX_OVERFLOW": 0, "TIMEOUT": timeout_seconds}
         found["django-db-connection-pool"] = {"ENGINE": "dj_db_conn_pool.backends.postgresql", "POOL_OPTIONS": options}
     if pgbouncer is not None:
         found["PgBouncer, transaction mode"] = pgbouncer
@@ -64,12 +71,13 @@ def pgbouncer(server: PostgresServer, pool_size: int) -> Iterator[Settings | Non
         yield None
         return
     # PgBouncer refuses to run as root, and must be let into the server's folder.
-    user = Path(server.host).owner() if os.getuid() == 0 else None
+    user = SYSTEM_USER if os.getuid() == 0 else None
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder, port = Path(name), free_port()
         (folder / "users").write_text('"postgres" ""\n')
         (folder / "bouncer.ini").write_text(
-            f"[databases]\n{DATABASE} = host={server.host} port=5432 dbname={DATABASE} pool_size={pool_size}\n"
+            f"[databases]\n{DATABASE} = host={server.host} port={server.port or 5432} dbname={DATABASE} "
+            f"pool_size={pool_size}\n"
             f"[pgbouncer]\nlisten_addr =\nlisten_port = {port}\nunix_socket_dir = {folder}\nauth_type = trust\n"
             f"auth_file = {folder}/users\npool_mode = transaction\nmax_client_conn = 500\nlogfile = {folder}/log\n"
             "ignore_startup_parameters = extra_float_digits,options\n"

@@ -50,7 +50,7 @@ def served(database: Settings, model_seconds: float, **variables: str) -> Iterat
     environment = os.environ | variables | {
         "BENCH_DATABASE": json.dumps(database),
         "BENCH_MODEL_SECONDS": str(model_seconds),
-        "PGAPPNAME": _application(port),
+        "PGAPPNAME": application_name(port),
     }  # fmt: skip
     command = [sys.executable, "-m", "gunicorn", "benchmarks.turn_site:application", "--bind", f"127.0.0.1:{port}",
                "--threads", str(THREADS), "--log-level", "error", "--graceful-timeout", "2",
@@ -64,7 +64,7 @@ def served(database: Settings, model_seconds: float, **variables: str) -> Iterat
         process.wait(timeout=20)
 
 
-def _application(port: int) -> str:
+def application_name(port: int) -> str:
     """Return the name that tells the sessions of this run from those of others; PgBouncer passes it on."""
     return f"bench-{port}"
 
@@ -111,7 +111,7 @@ def ask(server: PostgresServer, port: int, seconds: float) -> Outcome:
     with psycopg.connect(server.url(DATABASE), autocommit=True) as watcher:
         while any(thread.is_alive() for thread in threads):
             row = watcher.execute(
-                "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s", [_application(port)]
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s", [application_name(port)]
             ).fetchone()
             sessions = max(sessions, row[0] if row else 0)
             time.sleep(0.2)

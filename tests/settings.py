@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
-BASE_DIR = Path(__file__).resolve().parent.parent
-TEST_VAR_DIR = BASE_DIR / "var" / "test"
+from tests.places import BASE_DIR as BASE_DIR
+from tests.places import TEST_VAR_DIR
 
 OURS = {"ALLOWED_HOSTS", "CSRF_TRUSTED_ORIGINS", "WEB_WORKER_CLASS", "WEB_CONCURRENCY", "HOST", "PORT"}
 for name in [name for name in os.environ if name in OURS or name.startswith(("CHAT_", "OPENAI_"))]:

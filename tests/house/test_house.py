@@ -123,7 +123,11 @@ def test_every_module_says_what_it_is_for_and_fits_a_head() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "tables"),
-    [("--only queries --rounds 3", 3), ("--only turns --turn-rounds 1 --turn-seconds 0.5 --setup dbresilience", 2)],
+    [
+        ("--only queries --rounds 3", 3),
+        ("--only turns --turn-rounds 1 --turn-seconds 0.5 --setup dbresilience", 2),
+        ("--only outages --outage-rounds 1 --short-seconds 2 --away-seconds 2 --setup dbresilience", 2),
+    ],
 )
 def test_the_benchmarks_run(var: Path, arguments: str, tables: int) -> None:
     """Few rounds of everything: a table for each kind of request, a line for each set-up."""
@@ -137,3 +141,21 @@ def test_the_benchmarks_run(var: Path, arguments: str, tables: int) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("| dbresilience |") == tables
+
+
+@pytest.mark.slow
+def test_an_outage_is_drawn(tmp_path: Path) -> None:
+    """`make outage` leaves a picture, and a page that needs nothing beside it."""
+    pytest.importorskip("matplotlib")
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.outage", "--away-seconds=2", "--after-seconds=2", f"--images={tmp_path}"],
+        cwd=BASE_DIR,
+        env=site_environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "503" in done.stdout
+    assert (tmp_path / "outage.png").read_bytes().startswith(b"\x89PNG")
+    page = (tmp_path / "outage.html").read_text()
+    assert not re.findall(r"(?:src|href)=[\"'](?!#)[^\"']*", page)

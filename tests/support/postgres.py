@@ -20,7 +20,7 @@ import psycopg
 from psycopg import sql
 
 from config.postgres import PostgresServer
-from tests.settings import TEST_VAR_DIR
+from tests.places import TEST_VAR_DIR
 from tests.support.ports import free_port
 
 SERVERS_DIR = TEST_VAR_DIR / "servers"
@@ -59,6 +59,11 @@ class ThrowawayPostgres:
     def port(self) -> int:
         assert self._server.port
         return self._server.port
+
+    @property
+    def server(self) -> PostgresServer:
+        """The server itself, for whoever wants more than its address."""
+        return self._server
 
     @property
     def data(self) -> Path:

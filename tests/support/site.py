@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 
-from tests.settings import BASE_DIR, TEST_VAR_DIR
+from tests.places import BASE_DIR, TEST_VAR_DIR
 from tests.support.ports import free_port
 
 # What a site of a test inherits; the rest of the developer's environment stays outside.
