@@ -49,8 +49,10 @@ def test_writes_are_accepted_within_a_second(
             standby.promote()
             promoted_at = time.monotonic()
             took = writers.first(200, since=promoted_at)
-            time.sleep(1)
+            time.sleep(2.5)
         late = writers.told(since=promoted_at + 1)
+        slow = sorted(round(a.seconds, 2) for a in [*readers.answers, *writers.answers])[-5:]
+        print("slowest", slow)
         print(f"after {away_seconds} s away: a write {took:.2f} s after promotion; {readers.statuses()}")
         assert took <= 1
         assert {answer.status for answer in late} == {200}
