@@ -185,6 +185,7 @@ class OperatorOrders:
         self._seen: tuple[int, ...] | None = None
         self._orders: Orders | None = None
         self._paused_until = 0.0
+        self._warned = False
 
     def look(self) -> None:
         """Obey what is new; what was ordered before the first look is so only as far as it lasts still."""
@@ -207,7 +208,9 @@ class OperatorOrders:
                 before, self._orders = self._orders, self._file.read() if seen is not None else Orders()
             except OrdersUnusable as error:
                 before, self._orders = self._orders, self._orders or Orders()
-                logger.warning("Orders of an operator are ignored: %s", error)
+                # Once, because whoever meddles could fill the disk with it.
+                logger.log(logging.DEBUG if self._warned else logging.WARNING, "Orders are ignored: %s", error)
+                self._warned = True
             self._obey(before, self._orders)
 
     def _obey(self, before: Orders | None, orders: Orders) -> None:

@@ -130,7 +130,7 @@ def test_orders_that_others_could_give_are_none(
     pool = Pool()
     OperatorOrders(file, pool).look()
     assert pool.told == []
-    assert "are ignored" in caplog.text
+    assert "Orders are ignored" in caplog.text
 
 
 def test_nonsense_is_no_order(file: OrderFile) -> None:
