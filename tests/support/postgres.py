@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import psycopg
 from psycopg import sql
 
@@ -92,10 +93,11 @@ class ThrowawayPostgres:
 
     def crash(self) -> None:
         """One backend dies of SIGKILL: the server ends all sessions, recovers and goes on by itself."""
-        with psycopg.connect(self.url(), autocommit=True) as connection:
-            os.kill(connection.info.backend_pid, signal.SIGKILL)
+        with psycopg.connect(self.url(), autocommit=True) as victim, psycopg.connect(self.url()) as witness:
+            os.kill(victim.info.backend_pid, signal.SIGKILL)
+            # The server has noticed when it ends this one, too.
             with suppress(psycopg.OperationalError):
-                connection.execute("SELECT pg_sleep(10)")
+                witness.execute("SELECT pg_sleep(10)")
 
     def start_and_note(self) -> float:
         """Start it; `time.monotonic()` of when it first let somebody in, which is before `start` knows."""
@@ -144,10 +146,23 @@ class ThrowawayPostgres:
 
     def freeze(self) -> None:
         """Every server process stops where it is: connections are accepted, nothing is answered."""
-        self._signal(signal.SIGSTOP)
+        postmaster = self._server.process()
+        if postmaster is None:
+            return
+        # First the one that forks: a session that began meanwhile would go on.
+        postmaster.suspend()
+        wait_until(lambda: postmaster.status() == psutil.STATUS_STOPPED, what="the postmaster's stop")
+        for child in postmaster.children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                child.suspend()
 
     def thaw(self) -> None:
-        self._signal(signal.SIGCONT)
+        postmaster = self._server.process()
+        if postmaster is None:
+            return
+        for process in [*postmaster.children(recursive=True), postmaster]:
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
 
     def execute(self, statement: str, *, database: str = "postgres") -> list[tuple[object, ...]]:
         with psycopg.connect(self.url(database), autocommit=True) as connection:
@@ -174,16 +189,6 @@ class ThrowawayPostgres:
 
     def drop_database(self, name: str) -> None:
         self.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
-
-    def _signal(self, number: signal.Signals) -> None:
-        process = self._server.process()
-        if process is None:
-            return
-        # First the one that forks: a session that began meanwhile would go on.
-        os.kill(process.pid, number)
-        for each in process.children(recursive=True):
-            with suppress(ProcessLookupError):
-                os.kill(each.pid, number)
 
 
 def sweep() -> None:
