@@ -28,8 +28,11 @@ def test_one_backend_crashes_and_the_server_recovers(
         writers.first(200, since=accepted_at)
         time.sleep(0.5)
     assert set(readers.statuses()) | set(writers.statuses()) <= {200, 503}
-    # Whoever asked while it recovered has waited for it.
-    assert readers.statuses()[503] <= 8
+    # Whoever asked while it recovered has waited for it. But a session that was just being opened may end with
+    # the others, and then people are refused until the next probe.
+    refused = [answer for answer in readers.answers if answer.status == 503]
+    assert len(refused) <= 16
+    assert all(answer.at < accepted_at + 0.2 for answer in refused)
     writers.check_that_all_is_stored_once()
 
 
