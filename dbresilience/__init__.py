@@ -9,7 +9,6 @@ from __future__ import annotations
 from .deadlines import deadline
 from .errors import (
     AcquireTimeout,
-    Classification,
     CommitOutcomeUnknown,
     DatabaseUnavailable,
     OutOfTime,
@@ -19,6 +18,7 @@ from .errors import (
     classify,
 )
 from .leasing import pinned
+from .meanings import Classification
 from .resources import get_database_resources
 from .retry import no_retries, retry, retrying
 

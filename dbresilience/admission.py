@@ -18,16 +18,8 @@ import psycopg
 
 from . import signals
 from .dialling import is_unexplained, nobody_listened
-from .errors import (
-    CANNOT_CONNECT,
-    NO_WRITER,
-    POOLER_FULL,
-    SERVER_FULL,
-    STARTING,
-    Classification,
-    DatabaseUnavailable,
-    classify,
-)
+from .errors import DatabaseUnavailable, classify
+from .meanings import CANNOT_CONNECT, NO_WRITER, POOLER_FULL, SERVER_FULL, SHUTTING_DOWN, STARTING, Classification
 from .operators import is_at_work
 from .signals import emit
 
@@ -44,7 +36,7 @@ START_SECONDS = 0.2
 """Longest time between two probes of a server that is starting or being promoted."""
 LONGEST_DELAY_SECONDS = 1.0
 FULL = frozenset({SERVER_FULL.name, POOLER_FULL.name})
-WORTH_A_PROBE = FULL | {NO_WRITER.name}
+WORTH_A_PROBE = FULL | {NO_WRITER.name, SHUTTING_DOWN.name}
 """Troubles that pass in a moment: whoever comes waits for the next probe."""
 
 
@@ -234,7 +226,7 @@ class Admission:
         if self._answered_since is None:
             self._answered_since = now
         lasted = now - self._answered_since
-        passing = self.meaning.name in (STARTING.name, NO_WRITER.name)
+        passing = self.meaning.name in (STARTING.name, NO_WRITER.name, SHUTTING_DOWN.name)
         longest = START_SECONDS if passing else LONGEST_DELAY_SECONDS
         return min(max(0.15 * lasted, LISTEN_SECONDS / 2), longest) * random.uniform(0.75, 1.0)
 

@@ -22,7 +22,8 @@ import psycopg
 
 from .connection import OUR_ARGUMENTS
 from .credentials import connect_with
-from .errors import CANNOT_CONNECT, CONNECTION_LOST, classify
+from .errors import classify
+from .meanings import CANNOT_CONNECT, CONNECTION_LOST
 
 LONGEST_CHECK_SECONDS = 5.0
 MEMORY_SECONDS = 0.2

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.pq import ConnStatus, TransactionStatus
 
-from .errors import CONNECTION_LOST, NOT_TRANSIENT, READ_ONLY, Classification, classify
+from .errors import classify
+from .meanings import CONNECTION_LOST, NOT_TRANSIENT, READ_ONLY, Classification
 
 if TYPE_CHECKING:
     from .connection import ResilientConnection

@@ -60,7 +60,7 @@ class DeadlineMixin(_Connection):
     """`deadline_seconds` of its alias."""
 
     connect_seconds = 0.0
-    """How long connecting took: a measure of how far away the server is."""
+    """How long connecting took, or the quickest of its pool: a measure of how far away the server is."""
 
     lease: Lease | None = None
     observer: Any = None
@@ -97,8 +97,8 @@ class DeadlineMixin(_Connection):
         return self.lease is not None or self.observer is None or allowance.is_explicit
 
     def _wait_until(self, gen: Any, seconds: float) -> Any:
-        # Equal ticks, so that one of them falls on the deadline.
-        tick = seconds / math.ceil(seconds / TICK_SECONDS)
+        # Equal ticks, so that one falls on the deadline; psycopg cuts them to whole milliseconds, which would be just before.
+        tick = math.ceil(1000 * seconds / math.ceil(seconds / TICK_SECONDS)) / 1000 + 0.0001
         return super().wait(_until(gen, perf_counter() + seconds), interval=tick)
 
     def _end(self, gen: Any, waited_seconds: float) -> Any:

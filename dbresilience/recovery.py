@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -59,6 +60,7 @@ class Recovery:
         self.connect_failures_total = 0
         self.server_full_total = 0
         self.last_failure: Exception | None = None
+        self._quickest_seconds = math.inf
         self.generations = Generations(pool, self, connect_arguments, configure)
         self.admission = Admission(
             pool.alias,
@@ -75,6 +77,9 @@ class Recovery:
     def connection_opened(self, connection: ResilientConnection) -> None:
         """Count a physical connection."""
         self.opened_total += 1
+        # The quickest says how far the server is; the others, how busy it was.
+        self._quickest_seconds = min(self._quickest_seconds, connection.connect_seconds)
+        connection.connect_seconds = self._quickest_seconds
         self.last_failure = None
         self.physical.add(connection)
 

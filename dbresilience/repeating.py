@@ -15,7 +15,8 @@ import psycopg
 
 from . import signals
 from .deadlines import seconds_left, spend
-from .errors import READ, classify, was_sent
+from .errors import classify, was_sent
+from .meanings import READ
 from .session_state import is_plain_read, traits_of
 from .signals import emit
 from .units import retries_are_off

@@ -21,15 +21,8 @@ from django.db import DEFAULT_DB_ALIAS, Error, connections
 
 from . import signals
 from .deadlines import seconds_left, spend
-from .errors import (
-    NEVER,
-    OUTCOME_UNKNOWN,
-    UNAVAILABLE,
-    Classification,
-    DatabaseUnavailable,
-    RetryInsideTransaction,
-    classify,
-)
+from .errors import DatabaseUnavailable, RetryInsideTransaction, classify
+from .meanings import NEVER, OUTCOME_UNKNOWN, UNAVAILABLE, Classification
 from .repeating import pause_seconds
 from .resources import DatabaseResources
 from .signals import emit

@@ -24,7 +24,8 @@ from django.template.loader import get_template
 from django.urls import set_urlconf
 
 from . import signals
-from .errors import NOT_TRANSIENT, OUTCOME_UNKNOWN, Classification, classify
+from .errors import classify
+from .meanings import NOT_TRANSIENT, OUTCOME_UNKNOWN, Classification
 from .resources import configured_retry_after_seconds
 
 requests_log = logging.getLogger("dbresilience.requests")

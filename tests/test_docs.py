@@ -15,7 +15,7 @@ import pytest
 from django.dispatch import Signal
 
 from dbresilience import signals
-from dbresilience.errors import CANNOT_CONNECT
+from dbresilience.meanings import CANNOT_CONNECT
 from tests.settings import BASE_DIR
 from tests.support.chromium import missing_tool
 from tests.support.devserver import Devserver

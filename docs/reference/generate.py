@@ -16,7 +16,7 @@ sys.path.insert(0, str(HERE.parent.parent))
 
 from django.conf import settings  # noqa: E402
 
-from dbresilience import errors, signals  # noqa: E402
+from dbresilience import errors, meanings, signals  # noqa: E402
 from dbresilience.checks import CHECKS  # noqa: E402
 from dbresilience.conf import OPTIONS, Option  # noqa: E402
 from dbresilience.management.commands.dbresilience import Command  # noqa: E402
@@ -119,7 +119,7 @@ def errors_page() -> str:
     ]
     source = inspect.getsource(errors)
     names = dict(re.findall(r'^    "(\w{5})": \w+,  # (\w+)', source, re.M))
-    for sqlstate, meaning in errors.BY_SQLSTATE.items():
+    for sqlstate, meaning in meanings.BY_SQLSTATE.items():
         fate = "condemned with its siblings" if meaning.condemn else "closed" if meaning.evict else "kept"
         lines.append(
             f"| `{sqlstate}` | {names[sqlstate]} | {meaning.name} | {meaning.status or 'unchanged'} | {fate} "

@@ -32,14 +32,17 @@ def test_an_outage_that_is_seen(
         proxy.cut()
         readers.first(503, since=time.monotonic())
         known_at = time.monotonic()
-        time.sleep(2)
+        pairs = [(program.ask("/api/threads"), Visitor(site).ask("/livez")) for _ in range(100)]
+        time.sleep(max(0.0, known_at + 2 - time.monotonic()))
         restored_at = time.monotonic()
         proxy.restore()
         back_after_seconds = readers.first(200, since=restored_at)
     busy_seconds = percentile_seconds(others.answers)
     refusals = readers.told(since=known_at, until=restored_at - 0.1)
     assert {answer.status for answer in refusals} == {503}
-    assert percentile_seconds(refusals) - busy_seconds <= 0.05
+    # Of a hundred the 99th is one of two; on a busy machine, chance.
+    of_refusals, of_livez = (percentile_seconds(answers, 0.95) for answers in zip(*pairs, strict=True))
+    assert of_refusals - of_livez <= 0.05
     assert back_after_seconds - busy_seconds <= back_within_seconds
     assert set(readers.statuses()) == {200, 503}
     assert proxy.most_opened_within(1, since=known_at) <= 25
