@@ -117,7 +117,7 @@ def errors_page() -> str:
         "| SQLSTATE | name | class | HTTP status | connection | may run again |",
         "|---|---|---|---|---|---|",
     ]
-    source = inspect.getsource(errors)
+    source = inspect.getsource(meanings)
     names = dict(re.findall(r'^    "(\w{5})": \w+,  # (\w+)', source, re.M))
     for sqlstate, meaning in meanings.BY_SQLSTATE.items():
         fate = "condemned with its siblings" if meaning.condemn else "closed" if meaning.evict else "kept"

@@ -1,4 +1,4 @@
-"""admission.py and dialling.py: what a refusal means, who waits, who is refused, who dials."""
+"""admission.py: who waits, who is refused, who dials."""
 
 from __future__ import annotations
 
@@ -14,59 +14,13 @@ from django.db import OperationalError
 
 from dbresilience import DatabaseUnavailable, classify, deadline
 from dbresilience.admission import Admission
-from dbresilience.connection import ResilientConnection
-from dbresilience.dialling import nobody_listened
 from dbresilience.operators import OrderFile
 from dbresilience.pacing import SharedPace
 from dbresilience.signals import breaker_closed, breaker_opened
-from tests.support.ports import free_port
 from tests.support.postgres import ThrowawayPostgres, wait_until
 
 from .conftest import MakeWrapper, pid_of
 from .test_deadlines import seconds_of
-
-# dialling: the SQLSTATE of a refusal
-
-
-def test_a_refused_connection_has_its_sqlstate(postgres: ThrowawayPostgres) -> None:
-    """libpq would keep it to itself; the text is the usual one."""
-    with pytest.raises(psycopg.OperationalError) as caught:
-        ResilientConnection.connect(postgres.url("no_such_database"))
-    assert caught.value.sqlstate == "3D000"
-    assert "3D000" not in str(caught.value)
-    assert "LOCATION" not in str(caught.value)
-    assert 'database "no_such_database" does not exist' in str(caught.value)
-
-
-def test_of_several_addresses_the_last_code_counts(postgres: ThrowawayPostgres) -> None:
-    """As with localhost, which is two."""
-    port = postgres.port
-    with pytest.raises(psycopg.OperationalError) as caught:
-        ResilientConnection.connect(f"host=127.0.0.1,127.0.0.1 port={free_port()},{port} dbname=nowhere user=postgres")
-    assert caught.value.sqlstate == "3D000"
-    assert not nobody_listened(caught.value)
-
-
-def test_nobody_listened() -> None:
-    """Recognised at one address and at all of several."""
-    for conninfo in (
-        f"host=127.0.0.1 port={free_port()}",
-        f"host=127.0.0.1,127.0.0.1 port={free_port()},{free_port()}",
-        "host=/no/such/folder",
-    ):
-        with pytest.raises(psycopg.OperationalError) as caught:
-            ResilientConnection.connect(conninfo)
-        assert nobody_listened(caught.value), caught.value
-
-
-def test_errors_of_a_session_are_not_verbose(make_wrapper: MakeWrapper) -> None:
-    """The verbosity is raised for connecting only."""
-    wrapper = make_wrapper()
-    with wrapper.cursor() as cursor, pytest.raises(psycopg.errors.SyntaxError) as caught:
-        cursor.cursor.execute("nonsense")
-    assert "42601" not in str(caught.value)
-    assert "LOCATION" not in str(caught.value)
-
 
 # The breaker, on a real server
 

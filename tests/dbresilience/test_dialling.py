@@ -1,0 +1,53 @@
+"""dialling.py: a refused connection says why, in a way that is not translated."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from dbresilience.connection import ResilientConnection
+from dbresilience.dialling import nobody_listened
+from tests.support.ports import free_port
+from tests.support.postgres import ThrowawayPostgres
+
+from .conftest import MakeWrapper
+
+
+def test_a_refused_connection_has_its_sqlstate(postgres: ThrowawayPostgres) -> None:
+    """libpq would keep it to itself; the text is the usual one."""
+    with pytest.raises(psycopg.OperationalError) as caught:
+        ResilientConnection.connect(postgres.url("no_such_database"))
+    assert caught.value.sqlstate == "3D000"
+    assert "3D000" not in str(caught.value)
+    assert "LOCATION" not in str(caught.value)
+    assert 'database "no_such_database" does not exist' in str(caught.value)
+
+
+def test_of_several_addresses_the_last_code_counts(postgres: ThrowawayPostgres) -> None:
+    """As with localhost, which is two."""
+    port = postgres.port
+    with pytest.raises(psycopg.OperationalError) as caught:
+        ResilientConnection.connect(f"host=127.0.0.1,127.0.0.1 port={free_port()},{port} dbname=nowhere user=postgres")
+    assert caught.value.sqlstate == "3D000"
+    assert not nobody_listened(caught.value)
+
+
+def test_nobody_listened() -> None:
+    """Recognised at one address and at all of several."""
+    for conninfo in (
+        f"host=127.0.0.1 port={free_port()}",
+        f"host=127.0.0.1,127.0.0.1 port={free_port()},{free_port()}",
+        "host=/no/such/folder",
+    ):
+        with pytest.raises(psycopg.OperationalError) as caught:
+            ResilientConnection.connect(conninfo)
+        assert nobody_listened(caught.value), caught.value
+
+
+def test_errors_of_a_session_are_not_verbose(make_wrapper: MakeWrapper) -> None:
+    """The verbosity is raised for connecting only."""
+    wrapper = make_wrapper()
+    with wrapper.cursor() as cursor, pytest.raises(psycopg.errors.SyntaxError) as caught:
+        cursor.cursor.execute("nonsense")
+    assert "42601" not in str(caught.value)
+    assert "LOCATION" not in str(caught.value)
