@@ -97,7 +97,7 @@ class DeadlineMixin(_Connection):
         return self.lease is not None or self.observer is None or allowance.is_explicit
 
     def _wait_until(self, gen: Any, seconds: float) -> Any:
-        # Equal ticks, so that one falls on the deadline. psycopg cuts them to whole milliseconds: it would be just before.
+        # Equal ticks, so that one falls on the deadline; psycopg cuts them to whole milliseconds.
         tick = math.ceil(1000 * seconds / math.ceil(seconds / TICK_SECONDS)) / 1000 + 0.0001
         return super().wait(_until(gen, perf_counter() + seconds), interval=tick)
 
