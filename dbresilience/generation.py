@@ -18,7 +18,7 @@ from .signals import emit
 from .spares import Spares
 
 GROW_SECONDS = 0.5
-"""How long `Generation.grow` waits for its connection; whoever comes too early opens another."""
+"""How long `Generation.begin` waits for its connection; whoever comes too early opens another."""
 
 
 class Owner(Protocol):
@@ -32,6 +32,8 @@ class Owner(Protocol):
     def connection_failed(self, generation: Generation, exception: Exception) -> None: ...
 
     def connection_overdue(self, generation: Generation, cause: Exception, *, is_server_silent: bool) -> None: ...
+
+    def connection_silent(self) -> None: ...
 
     def take_parked(self) -> ResilientConnection | None: ...
 
@@ -123,13 +125,19 @@ class Generation:
             cause = StatementOverdue("A statement was never answered.")
             self._owner.connection_overdue(self, cause, is_server_silent=is_server_silent)
 
+    def connection_silent(self, connection: ResilientConnection) -> None:
+        """Let somebody find out whether the server answers at all (see `overdue.OverdueObserver`)."""
+        self._owner.connection_silent()
+
     def take_parked(self) -> ResilientConnection | None:
         """Hand over a connection that is open already (see `ConnectionObserver`)."""
         return self._owner.take_parked()
 
-    def grow(self) -> None:
-        """Have one connection at once, though nobody waits for it; it comes within `GROW_SECONDS` or later."""
+    def begin(self) -> None:
+        """Have a first connection at once, though nobody waits for it; it comes within `GROW_SECONDS` or later."""
         least, most = self.psycopg_pool.min_size, self.psycopg_pool.max_size
+        if self.psycopg_pool.get_stats()["pool_size"]:
+            return
         if least < most:
             # A larger min_size connects at once; a larger max_size waits for demand.
             self.psycopg_pool.resize(least + 1, most)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,6 +25,8 @@ else:
 
 TICK_SECONDS = 0.1
 """How long psycopg waits without looking at signals such as Ctrl-C; its own default."""
+SUSPICIOUS_SECONDS = 3.0
+"""Silence after which somebody else finds out whether the server answers at all; asked again as it doubles."""
 LEAST_PATIENCE_SECONDS = 0.05
 MOST_PATIENCE_SECONDS = 1.0
 CLEANUP_SECONDS = 1.0
@@ -35,13 +37,21 @@ class _Expired(Exception):
     """The time for a wait is over."""
 
 
-def _until(gen: Generator[Any, Any, Any], at: float) -> Generator[Any, Any, Any]:
+def _until(gen: Generator[Any, Any, Any], at: float, suspect: Callable[[], None]) -> Generator[Any, Any, Any]:
+    patience = SUSPICIOUS_SECONDS
+    suspicious_at = perf_counter() + patience
     try:
         wanted = next(gen)
         while True:
             ready = yield wanted
-            if not ready and perf_counter() >= at:
-                raise _Expired
+            if not ready:
+                now = perf_counter()
+                if now >= at:
+                    raise _Expired
+                if now >= suspicious_at:
+                    patience *= 2
+                    suspicious_at = now + patience
+                    suspect()
             wanted = gen.send(ready)
     except StopIteration as done:
         return done.value
@@ -50,7 +60,9 @@ def _until(gen: Generator[Any, Any, Any], at: float) -> Generator[Any, Any, Any]
 class OverdueObserver(Protocol):
     """Who wants to know of statements that were given up."""
 
-    def connection_overdue(self, connection: Any, *, answered: bool) -> None: ...
+    def connection_overdue(self, connection: Any, *, answered: bool, is_server_silent: bool) -> None: ...
+
+    def connection_silent(self, connection: Any) -> None: ...
 
 
 class DeadlineMixin(_Connection):
@@ -99,7 +111,7 @@ class DeadlineMixin(_Connection):
     def _wait_until(self, gen: Any, seconds: float) -> Any:
         # Equal ticks, so that one falls on the deadline; psycopg cuts them to whole milliseconds.
         tick = math.ceil(1000 * seconds / math.ceil(seconds / TICK_SECONDS)) / 1000 + 0.0001
-        return super().wait(_until(gen, perf_counter() + seconds), interval=tick)
+        return super().wait(_until(gen, perf_counter() + seconds, self._suspect), interval=tick)
 
     def _end(self, gen: Any, waited_seconds: float) -> Any:
         """Cancel what runs and return its result if it was quicker."""
@@ -121,6 +133,11 @@ class DeadlineMixin(_Connection):
             f"The server did not answer within {waited_seconds:.1f} s, which was the request's deadline, "
             f"{'although it was asked to cancel' if was_cancelled else 'nor when it was asked to cancel'}."
         )
+
+    def _suspect(self) -> None:
+        observer = self.observer or getattr(self.lease, "generation", None)
+        if observer is not None:
+            observer.connection_silent(self)
 
     def _cancel(self, seconds: float) -> bool:
         """Ask the server to cancel; whether it took the request in time."""

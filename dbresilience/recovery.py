@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Protocol
 
 from .admission import FULL, Admission
 from .conf import Configuration
 from .connection import PhysicalConnections, ProbingConnection, ResilientConnection
-from .errors import AcquireTimeout, classify
+from .errors import AcquireTimeout, StatementOverdue, classify
 from .generation import Generation
 from .generations import Generations
 from .lease import Lease
@@ -97,6 +98,10 @@ class Recovery:
         if is_server_silent:
             self.admission.report_suspicion(cause)
 
+    def connection_silent(self) -> None:
+        """Ask whether the server answers at all; those who come meanwhile need not find out one by one."""
+        self.admission.report_suspicion(StatementOverdue("A statement has not been answered for seconds."))
+
     def take_parked(self) -> ResilientConnection | None:
         """Hand over the connection that a probe has left, once."""
         try:
@@ -137,8 +142,9 @@ class Recovery:
         if self._pace and known is not None:
             self._pace.clear()  # where one has found a slot the next may try at once
         self._parked.append(connection)
-        try:
-            self.generations.open(timeout=0.0).grow()
-        except AcquireTimeout:  # those of an older generation are all still in use
-            self._parked.clear()
-            connection.close()
+        with suppress(AcquireTimeout):  # those of an older generation are all still in use
+            self.generations.open(timeout=0.0).begin()
+        # There may be no need for it.
+        unneeded = self.take_parked()
+        if unneeded is not None:
+            unneeded.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 
@@ -202,3 +203,34 @@ def test_an_old_libpq_is_cancelled_from_a_thread(make_wrapper: MakeWrapper, monk
         sleep(wrapper, 5)
     assert classify(caught.value).name == "timeout"
     assert pid_of(wrapper) == pid
+
+
+def test_a_frozen_server_is_noticed_long_before_the_deadline(
+    make_wrapper: MakeWrapper, postgres: ThrowawayPostgres
+) -> None:
+    """By a probe, when a statement is silent; whoever comes then is refused at once."""
+    wrapper = make_wrapper(pool={"max_size": 2})
+    pid_of(wrapper)
+    postgres.freeze()
+
+    def wait_in_vain() -> None:
+        other = make_wrapper(pool={"max_size": 2})
+        with deadline(30), contextlib.suppress(OperationalError):
+            pid_of(other)
+        other.close()
+
+    thread = in_thread(wait_in_vain)
+    admission = wrapper.resources.pool.admission  # type: ignore[union-attr]
+    wait_until(lambda: admission.state == "open", timeout_seconds=6, what="an open breaker")
+    postgres.thaw()
+    thread.join(5)
+    wait_until(lambda: _works(wrapper), timeout_seconds=1, what="an answer")
+
+
+def test_a_slow_statement_is_no_outage(make_wrapper: MakeWrapper, postgres: ThrowawayPostgres) -> None:
+    """The probe that asks is answered, and leaves no connection behind."""
+    wrapper = make_wrapper(pool={"max_size": 1})
+    with deadline(10):
+        sleep(wrapper, 3.6)
+    assert wrapper.resources.pool.admission.opened_total == 0  # type: ignore[union-attr]
+    wait_until(lambda: postgres.backends(wrapper.settings_dict["NAME"]) == 1, timeout_seconds=3)
