@@ -29,7 +29,7 @@ def readyz(request: HttpRequest) -> HttpResponse:
 
 
 def database(request: HttpRequest) -> HttpResponse:
-    """Answer with state, latency in milliseconds and the numbers of the pool."""
+    """Answer with state, latency in milliseconds, the numbers of the pool and the state of its breaker."""
     health, resources = _look_at(DEFAULT_DB_ALIAS)
     body: dict[str, Any] = {
         "healthy": health.healthy,
@@ -44,6 +44,7 @@ def database(request: HttpRequest) -> HttpResponse:
             "in_use": pool.in_use,
             "idle": pool.idle,
             "waiting": pool.waiting,
+            "breaker": pool.breaker,
         }
     return _answer(body, health)
 

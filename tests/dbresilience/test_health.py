@@ -37,7 +37,7 @@ def test_the_health_endpoint_has_figures_and_no_secrets(settings: Any) -> None:
     body = json.loads(Client().get("/api/health/db").content)
     assert body["healthy"] is True
     assert body["latency_ms"] > 0
-    assert set(body["pool"]) == {"max_size", "size", "in_use", "idle", "waiting"}
+    assert set(body["pool"]) == {"max_size", "size", "in_use", "idle", "waiting", "breaker"}
     given = settings.DATABASES["default"]
     said = json.dumps(body)
     assert not [given[key] for key in ("HOST", "USER", "PASSWORD") if given[key] and str(given[key]) in said]
