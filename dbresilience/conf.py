@@ -78,7 +78,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("resilience", "deadline_seconds", optional(seconds()), 60.0, "seconds",
            "Longest time one request may wait for the database in total: for connections, for "
            "statements and between attempts. Then what runs is cancelled, also on a server that does not "
-           "answer. Work outside requests has none; see `dbresilience.deadline`. None means no limit.",
+           "answer. Once a streamed response has begun, each statement has all of it. Work outside requests has "
+           "none; see `dbresilience.deadline`. None means no limit.",
            ("deadline_seconds",)),
     Option("resilience", "retry_attempts", whole_number(1), 3, "attempts",
            "How often, at most, a unit marked by `retry` runs, and a read outside a transaction whose connection was "

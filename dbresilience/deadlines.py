@@ -71,14 +71,21 @@ def current_allowance() -> Allowance | None:
 def deadline(seconds: float | None) -> Iterator[None]:
     """Limit how long the block may wait for the database in total, or lift the limit of its request.
 
+    Also a decorator, for a function. Only the innermost block counts, whether it is shorter or longer than what is
+    around it, and what it waits is not counted there. In force in the thread or task that it was begun in.
+
     Args:
         seconds: for waiting for a connection, for every statement and between attempts, together.
             None means no limit.
 
     Raises:
         ValueError: `seconds` is not a positive number.
-        DatabaseUnavailable: raised within the block, when the time is over before a connection was had.
-        django.db.OperationalError: raised within the block, when a statement was cancelled.
+        DatabaseUnavailable: raised within the block, when the time is over before a connection was had; it is
+            `OutOfTime` if it was over before one was asked for.
+        django.db.OperationalError: raised within the block, when a statement was cancelled, was never answered, or
+            was not sent any more (classes `timeout`, `deadline_exceeded`, `out_of_time`).
+        CommitOutcomeUnknown: raised within the block, when a COMMIT, or a write outside a transaction, was not
+            answered.
     """
     if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
         raise ValueError(f"deadline() takes seconds, more than 0, or None for no limit; it was given {seconds!r}.")

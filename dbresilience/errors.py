@@ -51,7 +51,7 @@ class DatabaseUnavailable(OperationalError):
 
 
 class AcquireTimeout(DatabaseUnavailable):
-    """No connection became free within the pool's `timeout`.
+    """No connection became free within the pool's `timeout`, or within what was left of the request's deadline.
 
     Attributes:
         could_not_connect: fewer than `max_size` were open, so what was lacking is the server.
@@ -65,7 +65,8 @@ class TooManyWaiting(DatabaseUnavailable):
 
 
 class OutOfTime(DatabaseUnavailable):
-    """The request's deadline had passed before it asked for this connection."""
+    """The request's deadline had passed before it asked for this connection. A statement of an open transaction that is
+    not sent any more is an OperationalError of the same class, `out_of_time`."""
 
 
 class StatementOverdue(psycopg.OperationalError):
@@ -122,7 +123,7 @@ def classify(exc: BaseException) -> Classification:
     """Say what `exc` means for the connection, for a retry and for an HTTP client.
 
     Takes psycopg's and psycopg_pool's errors, Django's wrappers around them, and ours; anything
-    else is `NOT_TRANSIENT`.
+    else is of class ``not_transient``.
     """
     if isinstance(exc, AcquireTimeout) and exc.could_not_connect:
         return replace(CANNOT_CONNECT, retry_after_seconds=exc.retry_after_seconds)

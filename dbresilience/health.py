@@ -32,12 +32,17 @@ MEMORY_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class DatabaseHealth:
-    """One answer. `latency_ms` is one `SELECT 1`, in milliseconds; None when unhealthy."""
+    """One answer of the server.
+
+    Attributes:
+        healthy: whether it answered.
+        latency_ms: how long one `SELECT 1` took, in milliseconds; None when unhealthy.
+        state: ``ok``, ``timeout``, or the name of the error's class (`errors.classify`).
+    """
 
     healthy: bool
     latency_ms: float | None
     state: str
-    """``ok``, ``timeout``, or the name of the error's class (`errors.classify`)."""
 
 
 class HealthProbe:

@@ -12,8 +12,8 @@ from django.db import DEFAULT_DB_ALIAS, connections
 def pinned(using: str = DEFAULT_DB_ALIAS) -> Iterator[None]:
     """Keep one connection for the block: for advisory locks, `SET`, temporary tables, `LISTEN`.
 
-    What its statements leave on the session is cleaned when the block ends; see `session_state` for what is
-    recognised. On another database backend this does nothing, since there a connection is kept for
+    What its statements leave on the session is cleaned when the block ends; what is recognised is listed in
+    `session_state.py`. On another database backend this does nothing, since there a connection is kept for
     the request anyway.
 
     Args:

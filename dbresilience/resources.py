@@ -87,7 +87,7 @@ class DatabaseResources:
             seconds: when the pause ends by itself.
 
         Raises:
-            ValueError: `seconds` is not between 0 and `operators.LONGEST_PAUSE_SECONDS`.
+            ValueError: `seconds` is 0 or less, or more than 3600.
             ImproperlyConfigured: the alias has no pool.
         """
         if not 0 < seconds <= LONGEST_PAUSE_SECONDS:
@@ -121,7 +121,12 @@ class DatabaseResources:
                 resources.pool.release_idle()
 
     def close(self, reason: str = "closed", *, wait_seconds: float = 1.0) -> None:
-        """Close the pool's connections, used ones on release; the next query opens it again."""
+        """Close the pool's connections, used ones on release; the next query opens it again.
+
+        Args:
+            reason: for the signal `pool_closed`.
+            wait_seconds: how long to wait for each of the pool's threads to end.
+        """
         if self.pool is not None:
             self.pool.close(reason, wait_seconds=wait_seconds)
 

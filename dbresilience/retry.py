@@ -54,6 +54,7 @@ def retry(
         using: the alias whose transaction it is.
 
     Raises:
+        ValueError: `attempts` is not a whole number of 1 or more.
         TypeError: a coroutine or a generator, which would be over before it has run.
         RetryInsideTransaction: it was called within a transaction, which is lost as a whole. Within `TestCase` it
             simply runs once.
@@ -92,6 +93,7 @@ def retrying(*, attempts: int | None = None, using: str = DEFAULT_DB_ALIAS) -> I
         using: the alias whose transaction it is.
 
     Raises:
+        ValueError: `attempts` is not a whole number of 1 or more.
         RetryInsideTransaction: when the block is entered within a transaction.
     """
     _check_attempts(attempts)

@@ -62,8 +62,8 @@ pool_resumed = Signal()
 """A pause was ended."""
 
 statement_overdue = Signal()
-"""A statement was cancelled at the request's deadline. Carries `answered` (whether the server said so; if not, the
-connection was closed), `deadline_seconds`, `query`, `backend_pid`."""
+"""A statement was cancelled at the deadline of its request or block. Carries `answered` (whether the server said so; if
+not, the connection was closed), `deadline_seconds` (of the alias, also within `deadline()`), `query`, `backend_pid`."""
 
 unit_repeated = Signal()
 """A unit marked by `retry` failed and runs again. Carries `unit`, `attempt` (the number of the one that failed),

@@ -11,7 +11,23 @@ from .errors import AcquireTimeout, DatabaseUnavailable, OutOfTime, TooManyWaiti
 
 @dataclass(frozen=True, slots=True)
 class PoolSnapshot:
-    """The pool at one moment, in connections, except `waiting`: requests that wait for one."""
+    """The pool of one alias in this process at one moment.
+
+    Attributes:
+        alias: whose pool it is.
+        max_size: most connections; 0 without a pool.
+        min_size: connections kept open while nothing is asked.
+        size: connections, used and idle.
+        in_use: connections that somebody has.
+        idle: connections that nobody has.
+        waiting: requests that wait for a connection.
+        generation: how often the pool began anew, because its server was gone or on an operator's order.
+        opened_total: connections opened since the process began.
+        connect_failures_total: attempts to connect that failed.
+        server_full_total: those of them that failed because the server, or a pooler, was full.
+        breaker_opened_total: how often the database was found to be away.
+        breaker: ``closed``, ``open`` (requests are refused: the database is away) or ``paused``.
+    """
 
     alias: str
     max_size: int = 0
@@ -26,7 +42,6 @@ class PoolSnapshot:
     server_full_total: int = 0
     breaker_opened_total: int = 0
     breaker: str = "closed"
-    """``closed``, ``open`` (requests are refused: the database is away) or ``paused``."""
 
     @classmethod
     def of(cls, alias: str, configuration: Configuration, *, in_use: int, idle: int, **numbers: Any) -> PoolSnapshot:

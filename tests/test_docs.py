@@ -12,9 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db import ProgrammingError, connection, transaction
 from django.dispatch import Signal
 
+import dbresilience
+from config.startup import url_database
 from dbresilience import signals
+from dbresilience.conf import Configuration
+from dbresilience.management.commands.dbresilience import Command
 from dbresilience.meanings import CANNOT_CONNECT
 from tests.settings import BASE_DIR
 from tests.support.chromium import missing_tool
@@ -24,6 +29,9 @@ from tests.support.ports import free_port
 PAGES = sorted([*BASE_DIR.glob("*.md"), *(BASE_DIR / "docs").rglob("*.md"), *(BASE_DIR / "benchmarks").glob("*.md")])
 TESTED = re.compile(r"<!-- tested(?:: (?P<says>.+?))? -->\n```bash\n(?P<command>.+?)```", re.DOTALL)
 CODE = re.compile(r"^( *)```python\n(.+?)^ *```", re.DOTALL | re.MULTILINE)
+URLS = sorted({url for page in PAGES for url in re.findall(r"DATABASE_URL=(postgresql://[^\s`]+)", page.read_text())})
+ORDERS = re.compile(r"manage\.py dbresilience ((?:pause|resume|recycle)(?: --[\w-]+(?: \d+)?)*)")
+COMMANDS = sorted({order for page in PAGES for order in ORDERS.findall(page.read_text())})
 # Read by others than us, or only by the tests.
 NOT_SETTINGS = {"DJANGO_SETTINGS_MODULE", "PYTHONUNBUFFERED"}
 
@@ -100,8 +108,6 @@ def test_python_in_the_pages_is_right(page: str, code: str) -> None:
     """Settings are accepted by the backend; middleware and imports exist."""
     from django.utils.module_loading import import_string
 
-    from dbresilience.conf import Configuration
-
     names: dict[str, object] = {}
     exec(compile(code, page, "exec"), names)
     if isinstance(databases := names.get("DATABASES"), dict):
@@ -116,13 +122,65 @@ def test_python_in_the_pages_is_right(page: str, code: str) -> None:
 
 def test_every_event_and_every_class_is_explained() -> None:
     """Whoever is on call finds each name that a line or a probe can show."""
-    from dbresilience import errors, logs
+    from dbresilience import logs, meanings
 
     page = (BASE_DIR / "docs" / "howto" / "when-the-pager-rings.md").read_text()
     events = {event for _, event, _, _ in logs._MESSAGES} | {"slow_query", "request_refused"}
-    classes = {each.name for each in vars(errors).values() if isinstance(each, errors.Classification)}
+    classes = {each.name for each in vars(meanings).values() if isinstance(each, meanings.Classification)}
     states = {"ok", "timeout"}
     assert {name for name in events | classes | states if f"`{name}`" not in page} == set()
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    """A heading for what can be called, a row for what can be caught."""
+    reference = BASE_DIR / "docs" / "reference"
+    headings = re.findall(r"^## (\w+)$", (reference / "python.md").read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)` \|", (reference / "errors.md").read_text(), re.MULTILINE)
+    assert set(dbresilience.__all__) <= {*headings, *rows}
+
+
+def test_every_page_is_in_the_readme() -> None:
+    """So that nobody must know its name."""
+    linked = set(re.findall(r"\]\(([^)#]+)", (BASE_DIR / "README.md").read_text()))
+    pages = {str(page.relative_to(BASE_DIR)) for page in PAGES if page.name != "README.md"}
+    assert pages <= linked
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_every_url_in_the_pages_is_accepted(url: str) -> None:
+    """By the site's settings and by the backend."""
+    left_out = "secret@db.example.org" if "//…" in url else "secret"
+    database = url_database(url.replace("…", left_out), engine="dbresilience")
+    configuration = Configuration.from_settings("default", database, debug=False)
+    for name, value in re.findall(r"[?&](?:pool_)?(\w+)=(\d+)", url):
+        found = getattr(configuration, name, None) or getattr(configuration, f"{name}_seconds", None)
+        assert (found or database["OPTIONS"][name]) == float(value)
+
+
+@pytest.mark.parametrize("arguments", COMMANDS)
+def test_every_order_in_the_pages_is_one(arguments: str) -> None:
+    """`manage.py dbresilience …` takes the arguments that a page gives it."""
+    assert Command().create_parser("manage.py", "dbresilience").parse_args(arguments.split())
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_recipe_for_a_part_that_may_be_missing() -> None:
+    """In time it is there, late it is not, and the rest of the page, or of its transaction, goes on."""
+    names: dict[str, Any] = {}
+    (code,) = (each for page, each in python_blocks() if "def if_in_time" in each)
+    exec(compile(code, "the recipe", "exec"), names)
+
+    def asked(seconds: float) -> list[Any]:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_sleep(%s)", [seconds])
+            return cursor.fetchall()
+
+    with transaction.atomic():
+        assert len(names["if_in_time"](lambda: asked(0))) == 1
+        assert names["if_in_time"](lambda: asked(5)) == []
+        assert len(asked(0)) == 1
+    with pytest.raises(ProgrammingError):
+        names["if_in_time"](lambda: connection.cursor().execute("SELECT nonsense"))
 
 
 @pytest.mark.usefixtures("receivers_as_before")

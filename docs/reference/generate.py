@@ -9,20 +9,31 @@ import argparse
 import inspect
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent.parent))
 
 from django.conf import settings  # noqa: E402
 
+import dbresilience  # noqa: E402
 from dbresilience import errors, meanings, signals  # noqa: E402
 from dbresilience.checks import CHECKS  # noqa: E402
 from dbresilience.conf import OPTIONS, Option  # noqa: E402
+from dbresilience.health import DatabaseHealth  # noqa: E402
 from dbresilience.management.commands.dbresilience import Command  # noqa: E402
+from dbresilience.resources import DatabaseResources  # noqa: E402
+from dbresilience.retry import Attempt  # noqa: E402
+from dbresilience.snapshot import PoolSnapshot  # noqa: E402
 
 DJANGOS_ARGUMENTS = {"--help", "--version", "--verbosity", "--settings", "--pythonpath", "--traceback", "--no-color",
                      "--force-color", "--skip-checks"}  # fmt: skip
+HANDED_OUT: tuple[Any, ...] = (Attempt, meanings.Classification, DatabaseResources, PoolSnapshot, DatabaseHealth)
+"""What the functions of the interface return, whose attributes and methods are part of it."""
+RESOURCES = ("snapshot", "health", "connect", "pause", "resume", "recycle", "close")
+HEADS = {"Args": "argument", "Attributes": "attribute", "Raises": "raises"}
 MADE_BY = "<!-- Written by docs/reference/generate.py; edit the code, then run it. -->\n"
 
 
@@ -93,6 +104,7 @@ def errors_page() -> str:
             errors.DatabaseUnavailable,
             errors.AcquireTimeout,
             errors.TooManyWaiting,
+            errors.OutOfTime,
             errors.CommitOutcomeUnknown,
             errors.PinnedConnectionLost,
             errors.RetryInsideTransaction,
@@ -100,11 +112,13 @@ def errors_page() -> str:
     ]
     lines += [
         "",
-        "The first four are `django.db.OperationalError`s, `PinnedConnectionLost` is a `django.db.InterfaceError`, and "
+        "The first five are `django.db.OperationalError`s, `PinnedConnectionLost` is a `django.db.InterfaceError`, and "
         "`RetryInsideTransaction` a `TransactionManagementError`.",
         "",
         "What a server says while refusing a connection (`53300`, `57P03`, `28P01`, `3D000`) has no SQLSTATE in "
-        "psycopg, so all of it is class `cannot_connect`: 503.",
+        "psycopg; dbresilience has libpq tell it. Where it cannot be certain which libpq psycopg uses, all of it is "
+        "class `cannot_connect`. A reason that is none of these classes (`3D000`: no such database) is `unavailable` "
+        "to whoever could not connect for it.",
         "",
         "A session lost before COMMIT was answered is looked up. What happened is no error; what did not is class "
         "`not_committed`, whatever the SQLSTATE; where nobody can say it is `outcome_unknown`: the answer says that "
@@ -120,12 +134,65 @@ def errors_page() -> str:
     source = inspect.getsource(meanings)
     names = dict(re.findall(r'^    "(\w{5})": \w+,  # (\w+)', source, re.M))
     for sqlstate, meaning in meanings.BY_SQLSTATE.items():
-        fate = "condemned with its siblings" if meaning.condemn else "closed" if meaning.evict else "kept"
-        lines.append(
-            f"| `{sqlstate}` | {names[sqlstate]} | {meaning.name} | {meaning.status or 'unchanged'} | {fate} "
-            f"| {meaning.retry.replace('_', ' ')} |"
-        )
+        lines.append(f"| `{sqlstate}` | {names[sqlstate]} | {_row_of(meaning)} |")
+    lines += [
+        "",
+        "These are recognised otherwise: by where an error came from, or by the text of a pooler. "
+        "[What each class means](../howto/when-the-pager-rings.md#classes-of-errors), and what to do.",
+        "",
+        "| class | HTTP status | connection | may run again |",
+        "|---|---|---|---|",
+    ]
+    others = {each.name: each for each in vars(meanings).values() if isinstance(each, meanings.Classification)}
+    for meaning in meanings.BY_SQLSTATE.values():
+        others.pop(meaning.name, None)
+    lines += [f"| {_row_of(meaning)} |" for meaning in others.values()]
     return "\n".join(lines) + "\n"
+
+
+def _row_of(meaning: meanings.Classification) -> str:
+    fate = "condemned with its siblings" if meaning.condemn else "closed" if meaning.evict else "kept"
+    return f"{meaning.name} | {meaning.status or 'unchanged'} | {fate} | {meaning.retry.replace('_', ' ')}"
+
+
+def python_page() -> str:
+    """Every function that a program may import, and what it is handed by them."""
+    functions = [vars(dbresilience)[name] for name in dbresilience.__all__]
+    lines = [
+        "# Python interface",
+        MADE_BY,
+        "What `dbresilience` exports beside [exceptions](errors.md) and [signals](signals.md). The rest may change.",
+    ]
+    for function in functions:
+        if not inspect.isclass(function):
+            lines += ["", f"## {function.__name__}", "", f"`{_call(function)}`", *_described(function)]
+    lines += ["", "What these hand out:"]
+    for kind in HANDED_OUT:
+        lines += ["", f"## {kind.__name__}", *_described(kind)]
+        for name in RESOURCES if kind is DatabaseResources else ():
+            lines += ["", f"### {name}", "", f"`{_call(getattr(kind, name))}`", *_described(getattr(kind, name))]
+    return "\n".join(lines) + "\n"
+
+
+def _call(function: Callable[..., Any]) -> str:
+    parameters = [each for each in inspect.signature(function).parameters.values() if each.name != "self"]
+    bare = [each.replace(annotation=inspect.Parameter.empty) for each in parameters]
+    return f"{function.__name__}{inspect.Signature(bare)}"
+
+
+def _described(thing: Any) -> list[str]:
+    """The docstring, with its sections as tables."""
+    text, *sections = re.split(r"^(\w+):\n((?:    .*\n|\n)+)", inspect.getdoc(thing) + "\n", flags=re.M)
+    lines = [""] + [" ".join(paragraph.split()) + "\n" for paragraph in text.strip().split("\n\n")]
+    lines[-1] = lines[-1].rstrip()
+    for title, body in zip(sections[::3], sections[1::3], strict=True):
+        if title not in HEADS:
+            lines += ["", f"{title}: {' '.join(body.split())}"]
+            continue
+        lines += ["", f"| {HEADS[title]} | meaning |", "|---|---|"]
+        for name, meaning in re.findall(r"^    ([\w.]+): (.*\n(?:     .*\n)*)", body, re.M):
+            lines.append(f"| `{name}` | {' '.join(meaning.split())} |")
+    return [line.replace("``", "`") for line in lines]
 
 
 def checks_page() -> str:
@@ -165,6 +232,7 @@ def command_page() -> str:
 
 
 PAGES = {
+    "python.md": python_page,
     "settings.md": settings_page,
     "signals.md": signals_page,
     "errors.md": errors_page,
