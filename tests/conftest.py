@@ -15,6 +15,7 @@ import pytest
 from config.postgres import PostgresServer
 from tests.support.chromium import chromium
 from tests.support.postgres import ThrowawayPostgres
+from tests.support.proxy import Proxy
 from tests.support.site import Site, manage
 
 if TYPE_CHECKING:
@@ -78,6 +79,13 @@ def database_url(postgres: ThrowawayPostgres) -> Iterator[str]:
     postgres.thaw()
     postgres.start()
     postgres.drop_database(name)
+
+
+@pytest.fixture
+def proxy(postgres: ThrowawayPostgres) -> Iterator[Proxy]:
+    """A network before `postgres`, to be broken."""
+    with Proxy(postgres.port) as proxy:
+        yield proxy
 
 
 @pytest.fixture

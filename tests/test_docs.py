@@ -22,9 +22,9 @@ from dbresilience.conf import Configuration
 from dbresilience.management.commands.dbresilience import Command
 from dbresilience.meanings import CANNOT_CONNECT
 from tests.settings import BASE_DIR
-from tests.support.chromium import missing_tool
 from tests.support.devserver import Devserver
 from tests.support.ports import free_port
+from tests.support.system_tools import missing_tool
 
 PAGES = sorted([*BASE_DIR.glob("*.md"), *(BASE_DIR / "docs").rglob("*.md"), *(BASE_DIR / "benchmarks").glob("*.md")])
 TESTED = re.compile(r"<!-- tested(?:: (?P<says>.+?))? -->\n```bash\n(?P<command>.+?)```", re.DOTALL)

@@ -9,9 +9,12 @@ from typing import Any
 
 import environ
 import pytest
-from django.db import connections
+from django.db import connections, transaction
 
+from dbresilience import signals
 from dbresilience.base import DatabaseWrapper
+from tests.support.postgres import ThrowawayPostgres
+from tests.support.proxy import Proxy
 
 _numbers = itertools.count()
 
@@ -69,3 +72,39 @@ def in_thread(work: Callable[[], object]) -> threading.Thread:
     thread = threading.Thread(target=work)
     thread.start()
     return thread
+
+
+@pytest.fixture
+def one(make_wrapper: MakeWrapper, database_url: str, proxy: Proxy) -> DatabaseWrapper:
+    """A wrapper that reaches its server through the proxy."""
+    wrapper = make_wrapper(url=proxy.url(database_url), pool={"max_size": 3})
+    run(wrapper, "CREATE TABLE kept (n int PRIMARY KEY)")
+    return wrapper
+
+
+@pytest.fixture
+def looked_up() -> Iterator[list[str]]:
+    found: list[str] = []
+
+    def receiver(outcome: str, reason: str, **details: object) -> None:
+        found.append(f"{outcome} {reason}".strip())
+
+    signals.commit_looked_up.connect(receiver)
+    yield found
+    signals.commit_looked_up.disconnect(receiver)
+
+
+def run(wrapper: DatabaseWrapper, query: str, params: Any = None) -> list[tuple[object, ...]]:
+    with wrapper.cursor() as cursor:
+        cursor.execute(query, params)
+        return cursor.fetchall() if cursor.description else []
+
+
+def stored(postgres: ThrowawayPostgres, database_url: str, query: str = "SELECT n FROM kept ORDER BY n") -> list[Any]:
+    return [row[0] for row in postgres.execute(query, database=database_url.rpartition("/")[2])]
+
+
+def insert(wrapper: DatabaseWrapper, n: int, hook: Callable[[], object] = lambda: None) -> None:
+    with transaction.atomic(using=wrapper.alias):
+        wrapper.on_commit(hook)
+        run(wrapper, "INSERT INTO kept VALUES (%s)", [n])

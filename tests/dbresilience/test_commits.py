@@ -2,73 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
-import subprocess
-import tempfile
 import time
-from collections.abc import Callable, Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from django.db import InterfaceError, OperationalError, ProgrammingError, connections, transaction
-from django.test.utils import CaptureQueriesContext
+from django.db import InterfaceError, OperationalError, connections, transaction
 
-from dbresilience import CommitOutcomeUnknown, classify, deadline, retry, signals
+from dbresilience import CommitOutcomeUnknown, classify, deadline
 from dbresilience.base import DatabaseWrapper
-from dbresilience.commits import TransactionId
-from tests.support.ports import free_port
-from tests.support.postgres import ThrowawayPostgres, wait_until
+from tests.support.postgres import ThrowawayPostgres
 from tests.support.protocol import Message, is_commit
 from tests.support.proxy import ANSWERED, SEEN, SENT, Proxy
 
-from .conftest import MakeWrapper, in_thread, pid_of
-
-
-@pytest.fixture
-def proxy(postgres: ThrowawayPostgres) -> Iterator[Proxy]:
-    with Proxy(postgres.port) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def one(make_wrapper: MakeWrapper, database_url: str, proxy: Proxy) -> DatabaseWrapper:
-    """A wrapper that reaches its server through the proxy."""
-    wrapper = make_wrapper(url=proxy.url(database_url), pool={"max_size": 3})
-    run(wrapper, "CREATE TABLE kept (n int PRIMARY KEY)")
-    return wrapper
-
-
-@pytest.fixture
-def looked_up() -> Iterator[list[str]]:
-    found: list[str] = []
-
-    def receiver(outcome: str, reason: str, **details: object) -> None:
-        found.append(f"{outcome} {reason}".strip())
-
-    signals.commit_looked_up.connect(receiver)
-    yield found
-    signals.commit_looked_up.disconnect(receiver)
-
-
-def run(wrapper: DatabaseWrapper, query: str, params: Any = None) -> list[tuple[object, ...]]:
-    with wrapper.cursor() as cursor:
-        cursor.execute(query, params)
-        return cursor.fetchall() if cursor.description else []
-
-
-def stored(postgres: ThrowawayPostgres, database_url: str, query: str = "SELECT n FROM kept ORDER BY n") -> list[Any]:
-    return [row[0] for row in postgres.execute(query, database=database_url.rpartition("/")[2])]
-
-
-def insert(wrapper: DatabaseWrapper, n: int, hook: Callable[[], object] = lambda: None) -> None:
-    with transaction.atomic(using=wrapper.alias):
-        wrapper.on_commit(hook)
-        run(wrapper, "INSERT INTO kept VALUES (%s)", [n])
+from .conftest import MakeWrapper, in_thread, insert, pid_of, run, stored
 
 
 @pytest.mark.parametrize("after", [SENT, ANSWERED])
@@ -286,79 +234,6 @@ def test_what_may_have_written_is_in_doubt(
     assert len(looked_up) == 1
 
 
-def test_an_id_belongs_to_one_transaction_only(one: DatabaseWrapper, proxy: Proxy, postgres: Any) -> None:
-    """Within pinned() the lease stays and its transactions change."""
-    seen: list[TransactionId | None] = []
-
-    def note() -> None:
-        assert one._lease is not None
-        seen.append(one._lease.transaction_id)
-
-    with one.pinned():
-        with suppress(ZeroDivisionError), transaction.atomic(using=one.alias):
-            run(one, "INSERT INTO kept VALUES (1)")
-            note()
-            raise ZeroDivisionError
-        note()
-        with transaction.atomic(using=one.alias):
-            run(one, "INSERT INTO kept VALUES (2)")
-            note()
-        note()
-    assert seen[0] is not None
-    assert seen[2] is not None
-    assert seen[0].xid != seen[2].xid
-    assert seen[1::2] == [None, None]
-
-
-def test_the_id_is_asked_for_until_there_is_one(one: DatabaseWrapper) -> None:
-    """A statement that changes nothing gets none."""
-    with transaction.atomic(using=one.alias):
-        run(one, "UPDATE kept SET n = 5 WHERE n = 4")
-        assert one._lease is not None
-        assert one._lease.transaction_id is None
-        run(one, "INSERT INTO kept VALUES (1)")
-        first = one._lease.transaction_id
-        assert first is not None
-        run(one, "INSERT INTO kept VALUES (2)")
-        assert one._lease.transaction_id is first
-
-
-def test_nobody_sees_the_second_statement(one: DatabaseWrapper, proxy: Proxy) -> None:
-    """Counts, rows, descriptions, results, logs: all as if it were not there; and no round trip more."""
-    before = proxy.round_trips
-    with transaction.atomic(using=one.alias), one.cursor() as cursor:
-        cursor.execute("INSERT INTO kept VALUES (1), (2) RETURNING n -- a comment")
-        assert cursor.rowcount == 2
-        assert [column.name for column in cursor.description] == ["n"]
-        assert cursor.statusmessage == "INSERT 0 2"
-        assert cursor.fetchall() == [(1,), (2,)]
-        assert cursor.nextset() is None
-        assert len(list(cursor.cursor.results())) == 1
-        with pytest.raises(IndexError):
-            cursor.cursor.set_result(1)
-        assert one._lease is not None
-        assert one._lease.transaction_id is not None
-        cursor.execute("SELECT 1; SELECT 2")
-        assert cursor.nextset() is True
-    assert proxy.round_trips - before == 4  # BEGIN, INSERT, SELECT, COMMIT
-    one.force_debug_cursor = True
-    with CaptureQueriesContext(one) as captured, transaction.atomic(using=one.alias):
-        run(one, "DELETE FROM kept WHERE n = %s;", [2])
-    assert [query["sql"] for query in captured.captured_queries if "kept" in query["sql"]] == [
-        "DELETE FROM kept WHERE n = 2;"
-    ]
-    one.force_debug_cursor = False
-
-
-def test_an_error_is_shown_as_ever(one: DatabaseWrapper) -> None:
-    """Its text and its place in the statement are the user's own."""
-    with pytest.raises(ProgrammingError) as caught, transaction.atomic(using=one.alias):
-        run(one, "INSERT INTO kept VALUES (nothing)")
-    assert "pg_current" not in str(caught.value)
-    assert isinstance(caught.value.__cause__, psycopg.errors.UndefinedColumn)
-    assert caught.value.__cause__.diag.statement_position == "26"
-
-
 @pytest.mark.parametrize("options", [{"server_side_binding": True}, {"resilience": {"commit_lookup": False}}])
 def test_where_it_is_not_asked_for_the_outcome_stays_unknown(
     make_wrapper: MakeWrapper, database_url: str, proxy: Proxy, options: dict[str, Any]
@@ -431,67 +306,3 @@ def test_many_at_once_ask_one_after_the_other(one: DatabaseWrapper, proxy: Proxy
     for thread in threads:
         thread.join()
     assert looked_up == ["committed"] * 3
-
-
-PGBOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
-
-
-@pytest.fixture
-def bouncer_port(postgres: ThrowawayPostgres) -> Iterator[int]:
-    """A PgBouncer before the server, in transaction mode."""
-    assert PGBOUNCER is not None
-    port = free_port()
-    # It refuses to run as root; the server's user is at hand.
-    user = postgres.data.owner() if os.getuid() == 0 else None
-    with tempfile.TemporaryDirectory() as folder:
-        configuration = Path(folder) / "bouncer.ini"
-        configuration.write_text(
-            f"[databases]\n* = host=127.0.0.1 port={postgres.port} user=postgres\n[pgbouncer]\n"
-            "listen_addr = 127.0.0.1\n"
-            f"listen_port = {port}\nunix_socket_dir =\nauth_type = any\npool_mode = transaction\n"
-        )
-        for path, mode in ((Path(folder), 0o755), (configuration, 0o644)):
-            path.chmod(mode)
-        process = subprocess.Popen(
-            [PGBOUNCER, "-q", configuration], user=user, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        try:
-            wait_until(lambda: _accepts(port), what="PgBouncer")
-            yield port
-        finally:
-            process.terminate()
-            process.wait(10)
-
-
-def _accepts(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-    except OSError:
-        return False
-    return True
-
-
-@pytest.mark.skipif(PGBOUNCER is None, reason="PgBouncer is not installed")
-@pytest.mark.parametrize(("after", "runs"), [(SEEN, 2), (SENT, 1), (ANSWERED, 1)])
-def test_behind_pgbouncer_too(
-    make_wrapper: MakeWrapper, database_url: str, bouncer_port: int, looked_up: list[str], after: str, runs: int
-) -> None:
-    """Each transaction may run on another session, and the one that looks is another still."""
-    ran: list[int] = []
-    with Proxy(bouncer_port) as proxy:
-        database = database_url.rpartition("/")[2]
-        wrapper = make_wrapper(url=f"postgresql://postgres@127.0.0.1:{proxy.port}/{database}")
-        run(wrapper, "CREATE TABLE kept (n int PRIMARY KEY)")
-
-        @retry(using=wrapper.alias)
-        def unit() -> None:
-            ran.append(1)
-            insert(wrapper, 1)
-
-        proxy.cut_when(is_commit, after=after)
-        unit()
-        assert len(ran) == runs
-        assert len(looked_up) == 1
-        assert run(wrapper, "SELECT n FROM kept") == [(1,)]
-        wrapper.close()
-        wrapper.resources.close()

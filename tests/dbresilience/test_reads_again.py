@@ -19,13 +19,7 @@ from tests.support.postgres import ThrowawayPostgres, wait_until
 from tests.support.protocol import Message
 from tests.support.proxy import ANSWERED, SEEN, SENT, Proxy
 
-from .conftest import MakeWrapper, in_thread, pid_of
-
-
-@pytest.fixture
-def proxy(postgres: ThrowawayPostgres) -> Iterator[Proxy]:
-    with Proxy(postgres.port) as proxy:
-        yield proxy
+from .conftest import MakeWrapper, in_thread, pid_of, run
 
 
 @pytest.fixture
@@ -61,12 +55,6 @@ def terminate(postgres: ThrowawayPostgres) -> Callable[[DatabaseWrapper], None]:
         time.sleep(0.05)
 
     return end
-
-
-def run(wrapper: DatabaseWrapper, query: str, params: Any = None) -> list[tuple[object, ...]]:
-    with wrapper.cursor() as cursor:
-        cursor.execute(query, params)
-        return cursor.fetchall() if cursor.description else []
 
 
 def saying(words: str) -> Callable[[Message], bool]:

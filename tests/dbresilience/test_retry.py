@@ -29,13 +29,7 @@ from tests.support.postgres import ThrowawayPostgres
 from tests.support.protocol import is_commit
 from tests.support.proxy import ANSWERED, SEEN, Proxy
 
-from .conftest import MakeWrapper, in_thread, settings_for
-
-
-@pytest.fixture
-def proxy(postgres: ThrowawayPostgres) -> Iterator[Proxy]:
-    with Proxy(postgres.port) as proxy:
-        yield proxy
+from .conftest import MakeWrapper, in_thread, run, settings_for
 
 
 @pytest.fixture
@@ -62,12 +56,6 @@ def told() -> Iterator[list[Any]]:
     yield seen
     signals.unit_repeated.disconnect(repeated)
     signals.unit_given_up.disconnect(given_up)
-
-
-def run(wrapper: Any, query: str, params: Any = None) -> list[tuple[object, ...]]:
-    with wrapper.cursor() as cursor:
-        cursor.execute(query, params)
-        return cursor.fetchall() if cursor.description else []
 
 
 def end_session(wrapper: DatabaseWrapper, postgres: ThrowawayPostgres) -> None:

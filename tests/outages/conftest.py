@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
-from tests.support.postgres import ThrowawayPostgres
 from tests.support.proxy import Proxy
 from tests.support.site import Site
-
-
-@pytest.fixture
-def proxy(postgres: ThrowawayPostgres) -> Iterator[Proxy]:
-    with Proxy(postgres.port) as proxy:
-        yield proxy
 
 
 @pytest.fixture

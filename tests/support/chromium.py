@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import pytest
 from playwright.sync_api import Browser, sync_playwright
+
+from tests.support.system_tools import missing_tool
 
 FLAGS = [
     "--no-sandbox",
@@ -29,10 +29,3 @@ def chromium() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
         yield browser
         browser.close()
-
-
-def missing_tool(reason: str) -> None:
-    """Skip, or fail where every tool of the system must be there."""
-    if os.environ.get("REQUIRE_SYSTEM_TOOLS") == "1":
-        pytest.fail(f"{reason}, and REQUIRE_SYSTEM_TOOLS=1")
-    pytest.skip(reason)
