@@ -12,7 +12,7 @@ import random
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from time import monotonic
+from time import monotonic, perf_counter
 
 import psycopg
 
@@ -48,6 +48,7 @@ class Admission:
         dial: opens a connection and closes it again; raises why it could not.
         refusal: makes the exception for a request that is refused, from its cause.
         paused: makes the one for a request that waited in vain for the end of a pause.
+        answered_since: whether the server has answered anybody since a moment, by `time.perf_counter`.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Admission:
         dial: Callable[[], None],
         refusal: Callable[[Exception], DatabaseUnavailable],
         paused: Callable[[float], DatabaseUnavailable],
+        answered_since: Callable[[float], bool],
     ) -> None:
         self.clear = True
         """Whether everybody may pass; the only thing that is looked at for each lease."""
@@ -67,6 +69,7 @@ class Admission:
         self._dial = dial
         self._refusal = refusal
         self._paused = paused
+        self._answered_since = answered_since
         self._changed = threading.Condition()
         self._opened_at = 0.0
         self._paused_until = 0.0
@@ -77,7 +80,8 @@ class Admission:
         self._suspicion: Exception | None = None
         self._verdict_at = 0.0
         self._next_probe_at = 0.0
-        self._answered_since: float | None = None
+        self._suspected_at = 0.0
+        self._refused_since: float | None = None
 
     @property
     def state(self) -> str:
@@ -139,7 +143,7 @@ class Admission:
         with self._changed:
             if self.cause is not None or self._suspicion is not None:
                 return
-            self._suspicion = cause
+            self._suspicion, self._suspected_at = cause, perf_counter()
             self._start_probe(monotonic())
         timer = threading.Timer(HANGING_SECONDS, self._confirm_suspicion, args=[cause])
         timer.daemon = True
@@ -147,7 +151,11 @@ class Admission:
             timer.start()
 
     def _confirm_suspicion(self, cause: Exception) -> None:
-        if self._suspicion is cause:
+        if self._suspicion is not cause:
+            return
+        if self._answered_since(self._suspected_at):
+            self._suspicion = None
+        else:
             self.report_outage(cause)
 
     def _open(self, cause: Exception) -> bool:
@@ -158,7 +166,7 @@ class Admission:
         self.cause, self.meaning, self.clear = cause, classify(cause), False
         self.opened_total += 1
         self._opened_at = self._verdict_at = now
-        self._answered_since = None
+        self._refused_since = None
         self._next_probe_at = now + self._delay(cause, now)
         return True
 
@@ -182,6 +190,7 @@ class Admission:
             threading.Thread(target=self._probe, name=f"dbresilience-{self._alias}-probe", daemon=True).start()
         except RuntimeError:  # the interpreter ends, or there can be no more threads
             self._probes -= 1
+            self._suspicion = None
             self._next_probe_at = now + LONGEST_DELAY_SECONDS
 
     def _probe(self) -> None:
@@ -203,7 +212,10 @@ class Admission:
                 self.cause, self.meaning = cause, classify(cause)
                 self._next_probe_at = now + self._delay(cause, now)
             elif self._suspicion is not None:
-                opened = self._open(cause)
+                # An answer with a code is one, and others may have had theirs: then the server is not silent.
+                if getattr(cause, "sqlstate", None) is None and not self._answered_since(self._suspected_at):
+                    opened = self._open(cause)
+                self._suspicion = None
             self._changed.notify_all()
         if opened:
             emit(signals.breaker_opened, self._alias, cause=cause, classification=self.meaning)
@@ -219,13 +231,13 @@ class Admission:
             return LISTEN_SECONDS / 2  # it took long enough by itself
         if nobody_listened(cause) or (isinstance(cause, psycopg.OperationalError) and is_unexplained(cause)):
             # Also a proxy without a server behind it, which takes a connection and ends it.
-            self._answered_since = None
+            self._refused_since = None
             return LISTEN_SECONDS * random.uniform(0.8, 1.2)
         if self.meaning.name in FULL:
             return LONGEST_DELAY_SECONDS * random.uniform(0.5, 1.0)
-        if self._answered_since is None:
-            self._answered_since = now
-        lasted = now - self._answered_since
+        if self._refused_since is None:
+            self._refused_since = now
+        lasted = now - self._refused_since
         passing = self.meaning.name in (STARTING.name, NO_WRITER.name, SHUTTING_DOWN.name)
         longest = START_SECONDS if passing else LONGEST_DELAY_SECONDS
         return min(max(0.15 * lasted, LISTEN_SECONDS / 2), longest) * random.uniform(0.75, 1.0)
@@ -237,6 +249,7 @@ class Admission:
         with self._changed:
             self._paused_until = monotonic() + seconds
             self.clear = False
+            self._changed.notify_all()  # it may end sooner than the one before
         emit(signals.pool_paused, self._alias, seconds=seconds)
 
     def resume(self) -> None:

@@ -27,11 +27,13 @@ _MARK = "_dbresilience_wrapped"
 class Allowance:
     """The seconds one request may wait for the database, and what it has spent of them."""
 
-    __slots__ = ("ended", "limit_seconds", "renewed", "spent_seconds")
+    __slots__ = ("ended", "limit_seconds", "outage", "renewed", "spent_seconds")
 
     def __init__(self, limit_seconds: float | None = _CONFIGURED) -> None:
         self.limit_seconds = limit_seconds
         self.spent_seconds = 0.0
+        self.outage: Exception | None = None
+        """The statement that was never answered, if one has used up the time."""
         self.renewed = False
         """Whether each statement begins with all of it."""
         self.ended = False

@@ -44,15 +44,17 @@ def _until(gen: Generator[Any, Any, Any], at: float, suspect: Callable[[], None]
         wanted = next(gen)
         while True:
             ready = yield wanted
-            if not ready:
-                now = perf_counter()
-                if now >= at:
-                    raise _Expired
-                if now >= suspicious_at:
-                    patience *= 2
-                    suspicious_at = now + patience
-                    suspect()
             wanted = gen.send(ready)
+            # Asked after going on, so that an answer which is complete is one, and rows that trickle in are late, too.
+            now = perf_counter()
+            if now >= at:
+                raise _Expired
+            if ready:
+                suspicious_at = now + patience
+            elif now >= suspicious_at:
+                patience *= 2
+                suspicious_at = now + patience
+                suspect()
     except StopIteration as done:
         return done.value
 
@@ -100,7 +102,7 @@ class DeadlineMixin(_Connection):
         try:
             return self._wait_until(gen, left)
         except _Expired:
-            return self._end(gen, perf_counter() - started)
+            return self._end(gen, perf_counter() - started, allowance)
         finally:
             allowance.spend(perf_counter() - started)
 
@@ -113,7 +115,7 @@ class DeadlineMixin(_Connection):
         tick = math.ceil(1000 * seconds / math.ceil(seconds / TICK_SECONDS)) / 1000 + 0.0001
         return super().wait(_until(gen, perf_counter() + seconds, self._suspect), interval=tick)
 
-    def _end(self, gen: Any, waited_seconds: float) -> Any:
+    def _end(self, gen: Any, waited_seconds: float, allowance: Allowance) -> Any:
         """Cancel what runs and return its result if it was quicker."""
         patience = min(max(LEAST_PATIENCE_SECONDS, 2 * self.connect_seconds), MOST_PATIENCE_SECONDS)
         was_cancelled = self._cancel(patience)
@@ -129,10 +131,11 @@ class DeadlineMixin(_Connection):
         self.end_reason = "deadline_exceeded"
         self.close()
         self._tell(answered=False, is_server_silent=not was_cancelled)
-        raise StatementOverdue(
+        allowance.outage = StatementOverdue(
             f"The server did not answer within {waited_seconds:.1f} s, which was the request's deadline, "
             f"{'although it was asked to cancel' if was_cancelled else 'nor when it was asked to cancel'}."
         )
+        raise allowance.outage
 
     def _suspect(self) -> None:
         observer = self.observer or getattr(self.lease, "generation", None)

@@ -25,7 +25,7 @@ from . import signals
 from .admission import HANGING_SECONDS
 from .conf import Configuration
 from .connection import ResilientConnection
-from .deadlines import current_allowance, deadline
+from .deadlines import Allowance, current_allowance, deadline
 from .errors import AcquireTimeout
 from .generation import Generation
 from .lease import Holder, Lease
@@ -35,7 +35,7 @@ from .overdue import CLEANUP_SECONDS
 from .recovery import Recovery
 from .session_state import clean_session
 from .signals import emit
-from .snapshot import PoolSnapshot, out_of_time, timed_out, too_many_waiting
+from .snapshot import PoolSnapshot, out_of_time, timed_out, too_many_waiting, unreachable
 
 _IDLE = int(TransactionStatus.IDLE)
 RECLAIM_SECONDS = 1.0
@@ -66,6 +66,8 @@ class Pool:
         self.alias = alias
         self.configuration = configuration
         self.leases: dict[Lease, Lease] = {}
+        self.answered_at = 0.0
+        """When the server last answered somebody whose lease has ended well, by `time.perf_counter`."""
         self.lease_ends_with_transaction = configuration.lease == "transaction"
         self.connect_arguments = connect_arguments
         self._configure = configure
@@ -90,7 +92,7 @@ class Pool:
             left = allowance.remaining(self.configuration.deadline_seconds)
             if left is not None and left < seconds:
                 if left <= 0:
-                    raise out_of_time(self.alias, self.configuration)
+                    self._refuse_for_want_of_time(allowance)
                 seconds = left
         started = perf_counter()
         if started >= self._orders.look_at:
@@ -111,6 +113,14 @@ class Pool:
             pid = connection.backend_pid
             emit(signals.connection_acquired, self.alias, wait_seconds=lease.wait_seconds, backend_pid=pid)
         return lease
+
+    def _refuse_for_want_of_time(self, allowance: Allowance) -> None:
+        # Where an outage took the time, the next statement is refused for the outage.
+        if not self.admission.clear:
+            self.admission.admit(0)
+        if allowance.outage is not None:
+            raise unreachable(self.alias, allowance.outage, self.configuration) from allowance.outage
+        raise out_of_time(self.alias, self.configuration)
 
     def _take(self, seconds: float, started: float) -> tuple[ResilientConnection, Generation]:
         configuration = self.configuration
@@ -192,6 +202,8 @@ class Pool:
             except psycopg.Error as error:
                 self._bury(connection, generation, error)
                 return
+        if lease.last_error is None and lease.seen_at > lease.acquired_at:
+            self.answered_at = lease.seen_at
         if generation.condemned:
             connection.close()
             # The successor was kept small so that the sum stays within max_size.

@@ -29,6 +29,7 @@ class Pool(Protocol):
     alias: str
     configuration: Configuration
     leases: dict[Lease, Lease]
+    answered_at: float
 
     def snapshot(self) -> PoolSnapshot: ...
 
@@ -68,6 +69,7 @@ class Recovery:
             self._dial,
             refusal=lambda cause: unreachable(pool.alias, cause, configuration),
             paused=lambda waited_seconds: paused(pool.snapshot(), waited_seconds, configuration),
+            answered_since=lambda moment: pool.answered_at > moment,
         )
         self._pool = pool
         self._connect_arguments = connect_arguments
@@ -133,7 +135,7 @@ class Recovery:
         """Connect, to find out whether that is possible; the connection is the first of the next generation."""
         known = self.admission.cause
         if known is not None and self.admission.meaning.name in FULL and self._pace and not self._pace.take_turn():
-            raise known
+            raise known.with_traceback(None)  # which would grow with each probe
         try:
             connection = ProbingConnection.connect(**self._connect_arguments())
         except Exception as exception:

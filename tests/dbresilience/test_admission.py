@@ -180,12 +180,13 @@ def failure(sqlstate: str | None = None) -> psycopg.OperationalError:
     return error
 
 
-def admission_with(dial: Callable[[], None]) -> Admission:
+def admission_with(dial: Callable[[], None], *, answered: bool = False) -> Admission:
     return Admission(
         "rules",
         dial,
         refusal=lambda cause: DatabaseUnavailable(str(cause)),
         paused=lambda s: DatabaseUnavailable("paused"),
+        answered_since=lambda moment: answered,
     )
 
 
@@ -244,6 +245,23 @@ def test_a_suspicion_is_confirmed_by_silence() -> None:
     wait_until(lambda: admission.state == "open", timeout_seconds=2, what="an open breaker")
     dial.release.set()
     wait_until(lambda: admission.state == "closed", timeout_seconds=1, what="a closed breaker")
+
+
+def test_a_suspicion_is_refuted_by_any_answer() -> None:
+    """A refusal with a code is one; so is what somebody else was told."""
+    for admission in (admission_with(Dial(failure("53300"))), admission_with(Dial(failure()), answered=True)):
+        admission.report_suspicion(failure())
+        time.sleep(0.2)
+        assert admission.clear
+        admission.report_suspicion(failure())  # the next one is heard
+
+
+def test_a_shorter_pause_takes_the_place_of_a_longer_one() -> None:
+    """Also for those who wait already."""
+    admission = admission_with(Dial(None))
+    admission.pause(30)
+    threading.Timer(0.2, admission.pause, args=[0.2]).start()
+    assert seconds_of(lambda: admission.admit(5)) < 1
 
 
 def test_an_error_that_is_answered_is_asked_for_ever_more_rarely() -> None:
