@@ -47,7 +47,7 @@ class ConnectingMixin(_Base):
         given = self.settings_dict
         key = (
             given["NAME"], given["HOST"], given["PORT"], given["USER"], given["PASSWORD"],
-            self.timezone_name, settings.DEBUG, given["OPTIONS"],
+            self.timezone_name, settings.DEBUG, given.get("CONN_MAX_AGE"), given["OPTIONS"],
         )  # fmt: skip
         found = self._resources
         if found is None or found.inherited or key != self._resources_key:
