@@ -111,7 +111,7 @@ class ConnectingMixin(_Base):
         if source is not None:
             params.pop("password", None)
             params["password_source"] = source
-        if (hosts := host_order(params)) is not None:
+        if (hosts := host_order(self.alias, params)) is not None:
             params["hosts"] = hosts
         if configuration.slow_query_seconds is not None:
             params["slow_query_log"] = SlowQueryLog(

@@ -67,11 +67,16 @@ def dial(
             if answer_seconds is not None and pgconn.status == pq.ConnStatus.STARTED:
                 most_seconds = answer_seconds
             if most_seconds and monotonic() - started >= most_seconds:
-                pgconn.finish()
-                raise psycopg.errors.ConnectionTimeout("connection timeout expired")
+                raise psycopg.errors.ConnectionTimeout("connection timeout expired", pgconn=_finish(pgconn))
     text = pgconn.get_error_message()
-    pgconn.finish()
-    raise psycopg.OperationalError(f"connection failed: {text}")
+    raise psycopg.OperationalError(f"connection failed: {text}", pgconn=_finish(pgconn))
+
+
+def _finish(pgconn: Any) -> Any:
+    """End an attempt; returns what its error carries, as psycopg's own do, but without the password."""
+    finished: Any = psycopg.errors.finish_pgconn(pgconn)
+    finished.password, finished.info = b"", []
+    return finished
 
 
 def read_refusal(error: psycopg.Error) -> None:

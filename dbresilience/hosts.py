@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from django.core.exceptions import ImproperlyConfigured
+
 if TYPE_CHECKING:
     import psycopg
 
@@ -38,12 +40,25 @@ class HostOrder:
             self._hosts = [found, *(each for each in hosts if each != found)]
 
 
-def host_order(parameters: Mapping[str, Any]) -> HostOrder | None:
-    """Return the order for psycopg's `parameters`; None if there is one host, or any of them would do."""
+def host_order(alias: str, parameters: Mapping[str, Any]) -> HostOrder | None:
+    """Return the order for psycopg's `parameters`; None if there is one host, or any of them would do.
+
+    Raises:
+        ImproperlyConfigured: there are several ports, and not one for each host.
+    """
+    if "hostaddr" in parameters:
+        return None  # a list of its own, which goes with the ports
     hosts = str(parameters.get("host") or "").split(",")
+    ports = str(parameters.get("port") or "5432").split(",")
+    if len(ports) == 1:
+        ports *= len(hosts)
+    if len(ports) != len(hosts):
+        raise ImproperlyConfigured(
+            f"DATABASES[{alias!r}]: HOST has {len(hosts)} names and PORT has {len(ports)} numbers. "
+            "Give one port for each host, or one port for all."
+        )
     if len(hosts) < 2 or parameters.get("target_session_attrs") not in WRITERS:
         return None
-    if "hostaddr" in parameters or "load_balance_hosts" in parameters:
-        return None  # an order of its own, or lists that go with it
-    ports = str(parameters.get("port") or "5432").split(",")
-    return HostOrder(list(zip(hosts, ports * len(hosts) if len(ports) == 1 else ports, strict=False)))
+    if "load_balance_hosts" in parameters:
+        return None  # an order of its own
+    return HostOrder(list(zip(hosts, ports, strict=True)))

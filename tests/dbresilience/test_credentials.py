@@ -19,6 +19,7 @@ from django.core.management import CommandError
 from django.db import OperationalError, connections
 
 from config.postgres import program
+from dbresilience import dialling
 from dbresilience.checks import check_password_places
 from dbresilience.conf import Configuration
 from dbresilience.credentials import PasswordSource
@@ -113,6 +114,17 @@ def test_a_refused_password_is_read_again_once(make_wrapper: MakeWrapper, url: s
     """What came too early or too late is not an error, if the second reading helps."""
     given = iter(["wrong", SECRETS[0]])
     wrapper = make_wrapper(url=url, pool=pooled, resilience={"password": lambda: next(given)})
+    assert pid_of(wrapper)
+    assert list(given) == []
+
+
+def test_it_is_read_again_without_a_sqlstate(
+    make_wrapper: MakeWrapper, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where libpq keeps the code to itself, it says at least that the server asked for a password."""
+    monkeypatch.setattr(dialling, "_set_verbosity", lambda: None)
+    given = iter(["wrong", SECRETS[0]])
+    wrapper = make_wrapper(url=url, resilience={"password": lambda: next(given)})
     assert pid_of(wrapper)
     assert list(given) == []
 

@@ -23,6 +23,16 @@ def test_a_refused_connection_has_its_sqlstate(postgres: ThrowawayPostgres) -> N
     assert 'database "no_such_database" does not exist' in str(caught.value)
 
 
+def test_a_refusal_knows_its_attempt_and_not_the_password(postgres: ThrowawayPostgres) -> None:
+    """As psycopg's own errors do; who shows the attributes of an error shows no secret."""
+    with pytest.raises(psycopg.OperationalError) as caught:
+        ResilientConnection.connect(postgres.url("no_such_database"), password="opensesame")
+    assert caught.value.pgconn is not None
+    assert caught.value.pgconn.db == b"no_such_database"
+    assert not caught.value.pgconn.used_password
+    assert "opensesame" not in repr(caught.value.pgconn)
+
+
 def test_of_several_addresses_the_last_code_counts(postgres: ThrowawayPostgres) -> None:
     """As with localhost, which is two."""
     port = postgres.port

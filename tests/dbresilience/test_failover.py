@@ -15,7 +15,6 @@ from django.db import Error, OperationalError
 
 from dbresilience.base import DatabaseWrapper
 from dbresilience.errors import DatabaseUnavailable, classify
-from dbresilience.hosts import host_order
 from dbresilience.liveness import is_demoted
 from tests.support.postgres import ThrowawayPostgres
 from tests.support.standby import Standby
@@ -183,23 +182,6 @@ def test_a_machine_that_is_gone_delays_one_connection_only(
         write(wrapper)
         assert time.monotonic() - started < 1
     assert wrapper.resources.health().healthy
-
-
-@pytest.mark.parametrize(
-    ("parameters", "ordered"),
-    [
-        ({"host": "a,b", "target_session_attrs": "read-write"}, True),
-        ({"host": "a,b", "port": 5433, "target_session_attrs": "primary"}, True),
-        ({"host": "a", "target_session_attrs": "read-write"}, False),
-        ({"host": "a,b", "target_session_attrs": "prefer-standby"}, False),
-        ({"host": "a,b"}, False),
-        ({"host": "a,b", "target_session_attrs": "primary", "load_balance_hosts": "random"}, False),
-        ({"host": "a,b", "target_session_attrs": "primary", "hostaddr": "1.1.1.1,2.2.2.2"}, False),
-    ],
-)
-def test_only_a_writers_hosts_are_put_in_order(parameters: dict[str, Any], ordered: bool) -> None:
-    """A reader may prefer one of them, and says so by their order."""
-    assert (host_order(parameters) is not None) == ordered
 
 
 @pytest.mark.parametrize("how", ["read-only", "demoted"])
