@@ -14,11 +14,12 @@ from datetime import timedelta
 from django.db import DatabaseError, InterfaceError, close_old_connections, connections
 from django.utils import timezone
 
-from chat import answers, limits, queries, services, unsaved, watch
+from chat import answers, limits, queries, services, unbegun, unsaved, watch
 from chat.channel import Channel
 from chat.conversation import Cancellation
 from chat.models import Message
 from chat.outages import note
+from chat.patience import Patience
 from chat.services import NotRepeatableError, StartedTurn, ThreadGoneError
 from chat.turns import Turn
 from dbresilience import classify
@@ -32,10 +33,11 @@ LONGEST_PAUSE_SECONDS = 1.0
 class Follower:
     """Has the face of a `Turn`: a channel to read and a way to stop. Stopping it stops nobody else's work."""
 
-    def __init__(self, earlier: StartedTurn) -> None:
+    def __init__(self, earlier: StartedTurn, *, patience: Patience | None = None) -> None:
         self.thread, self.message, self.reply = earlier.thread, earlier.message, earlier.reply
         self.channel = Channel()
         self.cancellation = Cancellation()
+        self._patience = patience or Patience()
 
     def start(self) -> None:
         self.channel.put("turn", answers.turn_started(thread=self.thread, message=self.message, reply=self.reply))
@@ -66,8 +68,10 @@ class Follower:
         while not self.cancellation.is_set():
             # In this order: a turn hands over what it could not store before it leaves the living.
             is_living = watch.is_living(self.reply.pk)
-            unsaved.store(self.reply.pk)
-            reply = queries.stored_reply(self.reply.pk)
+            with self._patience.spend():
+                unsaved.store(self.reply.pk)
+                unbegun.tell(self.reply.pk)
+                reply = queries.stored_reply(self.reply.pk)
             if reply is None:
                 self.channel.put(
                     "error", answers.error(status=404, title="Not Found", detail="The thread has been deleted.")
@@ -77,7 +81,8 @@ class Follower:
                 self._tell(reply)
                 return
             watched = time.monotonic() - began >= limits.TAKE_OVER_SECONDS
-            if watched and not is_living and _looks_abandoned(reply) and self._take_over(reply):
+            is_unwritten = services.is_never_begun(reply) or (watched and _looks_abandoned(reply))
+            if is_unwritten and not is_living and self._take_over(reply):
                 return
             close_old_connections()
             self.cancellation.wait(pause)
@@ -95,12 +100,17 @@ class Follower:
 
     def _take_over(self, reply: Message) -> bool:
         try:
-            reply = services.restart_reply(reply=reply, only_abandoned=True)
+            with self._patience.spend():
+                # Read first: when the reply is ours, nothing may fail any more before it begins.
+                history = queries.history_before(self.message)
+                reply = services.restart_reply(reply=reply, only_abandoned=True, in_doubt=unbegun.disown)
         except (NotRepeatableError, ThreadGoneError):
             return False
         again = StartedTurn(thread=self.thread, message=self.message, reply=reply)
-        history = queries.history_before(self.message)
-        Turn(again, history=history, channel=self.channel, cancellation=self.cancellation).run()
+        turn = Turn(
+            again, history=history, channel=self.channel, cancellation=self.cancellation, patience=self._patience
+        )
+        turn.run()
         return True
 
 

@@ -28,6 +28,14 @@ ABANDONED_SECONDS = 30.0
 # After an outage every reply looks like that, until whoever has it could save it: so one more look after this long.
 TAKE_OVER_SECONDS = 5.0
 FINAL_SAVE_SECONDS = 60.0
+# What the last save may take however long its request has waited already; a healthy database needs a part of it.
+LEAST_SAVE_SECONDS = 1.0
+# What work that nobody waits for may take at a time.
+BACKGROUND_SECONDS = 5.0
+
+# Questions whose COMMIT was lost with the database: nobody writes their replies. For so many that is remembered.
+UNBEGUN_REPLIES = 1000
+UNBEGUN_TELL_SECONDS = 1.0
 
 # What has ended and still could not be stored is kept in memory; then the reader has been told.
 UNSAVED_REPLIES = 100

@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
 from django.contrib.auth.models import AbstractBaseUser
-from django.db import IntegrityError, transaction
+from django.db import DatabaseError, IntegrityError, InterfaceError, transaction
 from django.db.models import F, QuerySet
 from django.db.models.functions import Now
 
@@ -31,6 +31,8 @@ from chat.models import Message, Thread, ToolCall
 from dbresilience import retry, retrying
 
 UNTITLED = "New chat"
+NEVER_BEGUN = "The database was lost before the assistant was asked."
+"""The `error` of a reply that is streaming and that nobody writes, for certain; see `unbegun`."""
 
 
 class KeyReusedError(Exception):
@@ -103,12 +105,18 @@ def fingerprint(*, message: str, thread_id: UUID | None) -> str:
 
 
 def start_turn(
-    *, author: AbstractBaseUser, message: str, thread: Thread | None = None, idempotency_key: UUID | None = None
+    *,
+    author: AbstractBaseUser,
+    message: str,
+    thread: Thread | None = None,
+    idempotency_key: UUID | None = None,
+    in_doubt: Callable[[Message], object] | None = None,
 ) -> StartedTurn:
     """Store the question and an empty reply to it, in a new thread if none is given.
 
     The unique constraint decides which of two equal requests is first: a look beforehand would cost a round trip
-    and still let two through. Raises KeyReusedError and ThreadGoneError.
+    and still let two through. `in_doubt` is called with the reply when an error leaves open whether it is stored.
+    Raises KeyReusedError and ThreadGoneError.
     """
     request_fingerprint = fingerprint(message=message, thread_id=thread.pk if thread else None)
     new_thread = thread is None
@@ -122,18 +130,25 @@ def start_turn(
         request_fingerprint=request_fingerprint if idempotency_key else None,
     )
     reply = Message(thread=thread, role=Message.Role.ASSISTANT, status=Message.Status.STREAMING, in_reply_to=question)
+    may_be_stored = False
     try:
         for attempt in retrying():
+            may_be_stored = False
             with attempt, transaction.atomic():
                 if new_thread:
                     thread.save(force_insert=True)
                 elif not _touch(thread):
                     raise ThreadGoneError
                 Message.objects.bulk_create([question, reply])
+                may_be_stored = True  # what follows is COMMIT
     except IntegrityError as error:
         if idempotency_key is None or "chat_message_once_per_key" not in str(error):
             raise
         return earlier_turn(author=author, idempotency_key=idempotency_key, request_fingerprint=request_fingerprint)
+    except (DatabaseError, InterfaceError):
+        if may_be_stored and in_doubt is not None:
+            in_doubt(reply)
+        raise
     return StartedTurn(thread=thread, message=question, reply=reply)
 
 
@@ -157,18 +172,43 @@ def _abandoned(replies: QuerySet[Message]) -> QuerySet[Message]:
     return replies.filter(status=Message.Status.STREAMING, updated_at__lt=Now() - timedelta(seconds=ABANDONED_SECONDS))
 
 
-@retry
-@transaction.atomic
-def restart_reply(*, reply: Message, only_abandoned: bool = False) -> Message:
+def _unwritten(replies: QuerySet[Message]) -> QuerySet[Message]:
+    return _abandoned(replies) | replies.filter(status=Message.Status.STREAMING, error__isnull=False)
+
+
+def is_never_begun(reply: Message) -> bool:
+    """Whether it is certain that nobody writes a reply, although it is streaming."""
+    return reply.status == Message.Status.STREAMING and reply.error is not None
+
+
+def restart_reply(
+    *, reply: Message, only_abandoned: bool = False, in_doubt: Callable[[Message], object] | None = None
+) -> Message:
     """Empty a reply that broke off and give it to the caller to run again; of two callers one gets it.
 
-    Raises NotRepeatableError and ThreadGoneError.
+    `in_doubt` is called with the reply when an error leaves open whether the caller has got it. Raises
+    NotRepeatableError and ThreadGoneError.
     """
+    may_be_stored = False
+    try:
+        for attempt in retrying():
+            may_be_stored = False
+            with attempt, transaction.atomic():
+                _claim(reply, only_abandoned=only_abandoned)
+                may_be_stored = True  # what follows is COMMIT
+    except (DatabaseError, InterfaceError):
+        if may_be_stored and in_doubt is not None:
+            in_doubt(reply)
+        raise
+    return reply
+
+
+def _claim(reply: Message, *, only_abandoned: bool) -> None:
     if not _touch(reply.thread):
         raise ThreadGoneError
     replies = Message.objects.filter(pk=reply.pk, role=Message.Role.ASSISTANT)
     broken = replies.filter(status__in=[Message.Status.INTERRUPTED, Message.Status.FAILED])
-    wanted = _abandoned(replies) if only_abandoned else broken | _abandoned(replies)
+    wanted = _unwritten(replies) if only_abandoned else broken | _unwritten(replies)
     claimed = wanted.update(
         status=Message.Status.STREAMING, content="", error=None, attempt=F("attempt") + 1, updated_at=Now()
     )
@@ -176,7 +216,19 @@ def restart_reply(*, reply: Message, only_abandoned: bool = False) -> Message:
         raise NotRepeatableError
     ToolCall.objects.filter(reply=reply).delete()
     reply.refresh_from_db(fields=["content", "status", "error", "attempt", "updated_at"])
-    return reply
+
+
+def disown_replies(*, replies: Sequence[Message]) -> int:
+    """Note that nobody will ever write these replies, as far as they are stored; returns how many are noted now.
+
+    A reply that has been touched since is somebody else's: its time of the last save tells them apart.
+    """
+    return Message.objects.filter(
+        pk__in=[reply.pk for reply in replies],
+        updated_at__in=[reply.updated_at for reply in replies],
+        status=Message.Status.STREAMING,
+        error__isnull=True,
+    ).update(error=NEVER_BEGUN)
 
 
 @retry

@@ -24,10 +24,11 @@ from chat.channel import Channel
 from chat.conversation import Cancellation, Conversation
 from chat.models import Message, ToolCall
 from chat.outages import note
+from chat.patience import Patience, longest_seconds
 from chat.services import StartedTurn
 from chat.tools import ToolContext
 from chat.watch import interrupt_all
-from dbresilience import classify
+from dbresilience import classify, deadline
 
 __all__ = ["Turn", "interrupt_all"]
 
@@ -49,11 +50,13 @@ class Turn:
         history: Sequence[Message],
         channel: Channel | None = None,
         cancellation: Cancellation | None = None,
+        patience: Patience | None = None,
     ) -> None:
         self.thread, self.message, self.reply = started.thread, started.message, started.reply
         self.channel = channel or Channel()
         self.cancellation = cancellation or Cancellation()
         self.ended = threading.Event()
+        self._patience = patience or Patience()
         self._is_first = not history
         self._saving = threading.Lock()
         self._new_calls: dict[int, ToolCall] = {}
@@ -82,7 +85,9 @@ class Turn:
     def run(self) -> None:
         watch.enter(self)
         try:
-            status, error = self._conversation.run()
+            # Its tools read the database, too.
+            with deadline(longest_seconds()):
+                status, error = self._conversation.run()
             self._finish(status, error)
         except Exception:
             logger.exception("A turn ended unexpectedly")
@@ -107,24 +112,26 @@ class Turn:
 
     def _save(self, status: str, error: str | None = None) -> bool:
         """Caller holds `_saving`. False if the reply is no longer this turn's: then the assistant is stopped too."""
-        saved = services.save_reply(
-            reply=self.reply,
-            content=self._conversation.content,
-            status=status,
-            error=error,
-            tool_calls=list(self._new_calls.values()),
-        )
+        with self._patience.spend():
+            saved = services.save_reply(
+                reply=self.reply,
+                content=self._conversation.content,
+                status=status,
+                error=error,
+                tool_calls=list(self._new_calls.values()),
+            )
         self._new_calls.clear()
         if not saved:
             self.cancellation.cancel()
         return saved
 
     def _finish(self, status: Message.Status, error: str | None) -> None:
-        """Save the end and tell it; an outage is waited for, because the answer exists nowhere else."""
+        """Save the end and tell it; an outage is waited for, as long as the client does."""
         wants_title = self._is_first and status == Message.Status.COMPLETE
         ask_for_title = partial(_ask_for_title, self.thread.pk) if wants_title else _nothing
-        deadline = time.monotonic() + limits.FINAL_SAVE_SECONDS
         with self._saving:
+            # A checkpoint that hung until now has used up its part.
+            until = time.monotonic() + self._patience.left_seconds
             while True:
                 try:
                     saved = self._save(status, error)
@@ -135,7 +142,7 @@ class Turn:
                     if verdict.status is None:
                         raise
                     pause = min(max(verdict.retry_after_seconds or 0.5, 0.1), 1.0)
-                    if time.monotonic() + pause > deadline:
+                    if time.monotonic() + pause > until:
                         # No checkpoint may follow.
                         self.reply.status, self.reply.error = status, error
                         self._keep(ask_for_title)
@@ -215,6 +222,7 @@ def _nothing() -> None:
 
 def _ask_for_title(thread_id: UUID) -> None:
     try:
-        tasks.title_thread.enqueue(str(thread_id))
+        with deadline(limits.BACKGROUND_SECONDS):
+            tasks.title_thread.enqueue(str(thread_id))
     except (DatabaseError, InterfaceError) as error:
         note(logger, error, "A thread keeps its provisional title")

@@ -19,7 +19,7 @@ from django.db import DatabaseError, InterfaceError, connections
 
 from chat import limits, services
 from chat.models import Message, ToolCall
-from dbresilience import classify
+from dbresilience import classify, deadline
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +107,8 @@ def _keep_trying() -> None:
 def _store_all(waiting: Sequence[Unsaved]) -> None:
     for unsaved in waiting:
         try:
-            store(unsaved.reply.pk)
+            with deadline(limits.BACKGROUND_SECONDS):
+                store(unsaved.reply.pk)
         except (DatabaseError, InterfaceError) as error:
             if classify(error).status is not None:
                 # It is still away; the others would only hear the same.

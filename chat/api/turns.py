@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 from uuid import UUID
 
@@ -12,7 +13,7 @@ from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from chat import queries, services, unsaved
+from chat import queries, services, unbegun, unsaved
 from chat.api import serializers
 from chat.api.base import ChatAPIView
 from chat.api.problems import Conflict, KeyReused, problem
@@ -20,6 +21,7 @@ from chat.api.schema import IDEMPOTENCY_KEY, turn_responses
 from chat.api.throttles import ChatThrottle
 from chat.following import Follower
 from chat.models import Thread
+from chat.patience import Patience
 from chat.services import StartedTurn
 from chat.streaming import event_stream, last_event
 from chat.turns import Turn
@@ -41,6 +43,15 @@ class EventStreamRenderer(BaseRenderer):
 class TurnView(ChatAPIView):
     renderer_classes = [JSONRenderer, EventStreamRenderer]
     throttle_classes = [ChatThrottle]
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        # Before anything asks the database.
+        self._began = time.monotonic()
+        super().initial(request, *args, **kwargs)
+
+    def patience(self) -> Patience:
+        """What this request leaves to the reply of the time that it may wait for the database."""
+        return Patience(spent_seconds=time.monotonic() - self._began)
 
     def answer(self, request: Request, producer: Turn | Follower) -> HttpResponse:
         """Start it, and tell of it in the form that the client accepts."""
@@ -68,8 +79,8 @@ class ChatView(TurnView):
         history = queries.history(thread) if thread else []
         started = self._start(request, asked.validated_data["message"], thread, key)
         if not started.is_new:
-            return self.answer(request, Follower(started))
-        return self.answer(request, Turn(started, history=history))
+            return self.answer(request, Follower(started, patience=self.patience()))
+        return self.answer(request, Turn(started, history=history, patience=self.patience()))
 
     def _thread(self, request: Request, thread_id: UUID | None) -> Thread | None:
         if thread_id is None:
@@ -81,7 +92,9 @@ class ChatView(TurnView):
 
     def _start(self, request: Request, message: str, thread: Thread | None, key: UUID | None) -> StartedTurn:
         try:
-            return services.start_turn(author=request.user, message=message, thread=thread, idempotency_key=key)
+            return services.start_turn(
+                author=request.user, message=message, thread=thread, idempotency_key=key, in_doubt=unbegun.disown
+            )
         except services.KeyReusedError as error:
             raise KeyReused from error
         except services.ThreadGoneError as error:
@@ -101,19 +114,19 @@ class RetryView(TurnView):
             raise NotFound(NO_REPLY)
         if unsaved.store(reply.pk):
             # It had ended, and only its end was not stored: there is nothing to ask an assistant for.
-            return self.answer(
-                request, Follower(StartedTurn(thread=reply.thread, message=reply.in_reply_to, reply=reply))
-            )
+            stored = StartedTurn(thread=reply.thread, message=reply.in_reply_to, reply=reply)
+            return self.answer(request, Follower(stored, patience=self.patience()))
+        unbegun.tell(reply.pk)
         message = reply.in_reply_to
         history = queries.history_before(message)
         try:
-            reply = services.restart_reply(reply=reply)
+            reply = services.restart_reply(reply=reply, in_doubt=unbegun.disown)
         except services.ThreadGoneError as error:
             raise NotFound(NO_REPLY) from error
         except services.NotRepeatableError as error:
             raise Conflict("Only a reply that broke off runs again; this one is complete or being written.") from error
         started = StartedTurn(thread=reply.thread, message=message, reply=reply)
-        return self.answer(request, Turn(started, history=history))
+        return self.answer(request, Turn(started, history=history, patience=self.patience()))
 
 
 def _idempotency_key(request: Request) -> UUID | None:

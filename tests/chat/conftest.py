@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from django.core.cache import cache
+from django.db import connection
 from rest_framework.test import APIClient
 
-from chat import turns, unsaved, watch
+from chat import turns, unbegun, unsaved, watch
 from chat.agents import TextDelta, ToolCallRequested
 
 
@@ -61,6 +62,7 @@ def _nothing_left_running() -> Iterator[None]:
     yield
     watch.interrupt_all(wait_seconds=5)
     unsaved.give_up()
+    unbegun.forget_all()
     deadline = time.monotonic() + 5
     while any(thread.name.startswith(("turn-", "follow-")) for thread in threading.enumerate()):
         assert time.monotonic() < deadline, "A turn did not end"
@@ -81,3 +83,10 @@ def api_of() -> Callable[[Any], APIClient]:
 def api(alice: Any, api_of: Callable[[Any], APIClient]) -> APIClient:
     """Alice, logged in."""
     return api_of(alice)
+
+
+@pytest.fixture
+def nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What became of a COMMIT that was not answered stays unknown."""
+    if connection.settings_dict["ENGINE"] == "dbresilience":
+        monkeypatch.setitem(connection.settings_dict["OPTIONS"], "resilience", {"commit_lookup": False})

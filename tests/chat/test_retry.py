@@ -18,6 +18,7 @@ from rest_framework.test import APIClient
 from chat import limits, services
 from chat.agents import AgentError, ToolCallRequested
 from chat.models import Message, ToolCall
+from tests.chat.commits import interrupt_commit
 from tests.chat.events import STREAM, events
 from tests.support.postgres import wait_until
 
@@ -153,3 +154,17 @@ def test_only_the_newest_attempt_may_write(api: APIClient, agent: Any) -> None:
     assert retry(api, told).status_code == 200
     assert not services.save_reply(reply=old, content="Stale.", status="complete")
     assert Message.objects.get(pk=old.pk).content == "Whole."
+
+
+@pytest.mark.usefixtures("nobody_looks")
+def test_a_retry_whose_commit_was_lost_can_be_made_again_at_once(
+    api: APIClient, agent: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would look as if it were being written for half a minute."""
+    told = broken(api, agent)
+    interrupt_commit(monkeypatch, stored=True)
+    assert retry(api, told).status_code == 503
+    assert Message.objects.get(role="assistant").status == "streaming"
+    again = retry(api, told)
+    assert (again.status_code, again.json()["reply"]["status"]) == (200, "complete")
+    assert Message.objects.get(role="assistant").attempt == 3

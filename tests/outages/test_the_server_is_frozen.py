@@ -5,19 +5,24 @@ What a busy machine adds to every request is told by `/livez`, which needs no da
 
 from __future__ import annotations
 
+import json
 import time
+import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
-from tests.support.postgres import ThrowawayPostgres
+from tests.support.postgres import ThrowawayPostgres, wait_until
 from tests.support.site import Site
 from tests.support.visitor import Crowd, Visitor, percentile_seconds, visitor_with_token
 
 pytestmark = pytest.mark.slow
 
 DEADLINE_SECONDS = 1.0
+STREAMING = "SELECT count(*) FROM chat_message WHERE status = 'streaming'"
 
 
 @pytest.mark.parametrize("worker_class", ["gthread", "asgi"])
@@ -60,6 +65,34 @@ def test_the_threads_are_free_after_the_deadline(
         alive = list(people.map(program.ask, ["/livez"] * 4))
         assert [answer.status for answer in alive] == [200] * 4
         assert max(answer.seconds for answer in alive) < 0.3
+
+
+def test_a_reply_under_way_is_not_waited_for_longer_either(
+    start_site: Callable[..., Site], database_url: str, postgres: ThrowawayPostgres
+) -> None:
+    """The assistant's time and the deadline; the same question again gets the reply that could not be stored."""
+    site = start_site(url=f"{database_url}?deadline_seconds={DEADLINE_SECONDS}", CHAT_AGENT_DELAY_SECONDS="1")
+    program = visitor_with_token(site)
+    database = str(conninfo_to_dict(database_url)["dbname"])
+    ask = partial(program.ask, "/api/chat", body={"message": "What is 6*7?"}, Idempotency_Key=str(uuid.uuid4()))
+    thinking = ask()
+    assert thinking.status == 200
+    ask = partial(program.ask, "/api/chat", body={"message": "What is 6*8?"}, Idempotency_Key=str(uuid.uuid4()))
+    with ThreadPoolExecutor() as people:
+        first = people.submit(ask)
+        wait_until(lambda: postgres.execute(STREAMING, database=database) == [(1,)], what="the question to be stored")
+        postgres.freeze()
+        refused = first.result()
+    assert refused.status == 503
+    assert json.loads(refused.body)["outcome_unknown"]
+    assert int(refused.headers["retry-after"]) >= 1
+    # COMMIT and ROLLBACK have a second of their own.
+    assert refused.seconds <= thinking.seconds + DEADLINE_SECONDS + 1.5
+    postgres.thaw()
+    wait_until(lambda: program.ask("/api/threads").status == 200, what="a 200")
+    again = ask()
+    assert (again.status, json.loads(again.body)["reply"]["status"]) == (200, "complete")
+    assert again.seconds < thinking.seconds + 1
 
 
 def test_once_it_is_known_a_503_takes_no_time(
