@@ -86,10 +86,14 @@ class OrderFile:
             self._write(replace(orders, paused_until=until, pause_seconds=seconds))
         return until
 
-    def resume(self) -> bool:
-        """End a pause; whether there was one."""
+    def resume(self, *, ordered_until: float | None = None) -> bool:
+        """End a pause; whether there was one.
+
+        Args:
+            ordered_until: what `pause` returned, to end that one only; None ends any.
+        """
         with self._changing() as orders:
-            if not orders.paused_until:
+            if not orders.paused_until or ordered_until not in (None, orders.paused_until):
                 return False
             self._write(replace(orders, paused_until=0.0, pause_seconds=0.0))
             return orders.paused_until > time()

@@ -27,6 +27,10 @@ from .pool import Pool
 from .snapshot import PoolSnapshot
 
 
+class OtherEngine(TypeError):
+    """The alias uses another database backend."""
+
+
 class DatabaseResources:
     """What this process holds for one alias and configuration."""
 
@@ -192,10 +196,11 @@ def get_database_resources(alias: str = "default") -> DatabaseResources:
         django.utils.connection.ConnectionDoesNotExist: no such alias.
         TypeError: the alias uses another database backend.
     """
-    resources = getattr(connections[alias], "resources", None)
-    if resources is None:
-        raise TypeError(f"DATABASES[{alias!r}] does not use dbresilience. Set its ENGINE to 'dbresilience'.")
-    return resources  # type: ignore[no-any-return]
+    wrapper: Any = connections[alias]
+    # The class, since an AttributeError within the property would look the same.
+    if not hasattr(type(wrapper), "resources"):
+        raise OtherEngine(f"DATABASES[{alias!r}] does not use dbresilience. Set its ENGINE to 'dbresilience'.")
+    return wrapper.resources  # type: ignore[no-any-return]
 
 
 def all_resources() -> list[DatabaseResources]:

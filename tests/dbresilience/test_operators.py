@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
-from django.db import OperationalError, transaction
+from django.core.management import CommandError, call_command
+from django.db import OperationalError, connections, transaction
 
 from dbresilience import get_database_resources
 from dbresilience.base import DatabaseWrapper
@@ -71,6 +72,16 @@ def test_each_order_is_obeyed_once(file: OrderFile) -> None:
     os.remove(file.path)
     orders.look()
     assert pool.told == [("pause", 60), "recycle", "resume"]
+
+
+def test_a_pause_can_be_ended_by_who_ordered_it_only(file: OrderFile) -> None:
+    """The end that was written tells them apart."""
+    mine = file.pause(30)
+    theirs = file.pause(60)
+    assert not file.resume(ordered_until=mine)
+    assert file.read().paused_until == theirs
+    assert file.resume(ordered_until=theirs)
+    assert not file.read().paused_until
 
 
 def test_a_process_that_begins_in_a_pause_keeps_it(file: OrderFile) -> None:
@@ -373,6 +384,39 @@ def test_a_pause_that_cannot_be_is_withdrawn(in_transaction: DatabaseWrapper, co
     assert "idle in transaction for" in refused.stderr
     assert "Waiting until nobody is at work: 1 at work, 0 idle." in refused.stdout
     assert orders_of(in_transaction).read().paused_until == 0
+
+
+@pytest.mark.slow
+def test_the_pause_of_another_operator_is_not_withdrawn(in_transaction: DatabaseWrapper, command: Command) -> None:
+    """Who gives up takes back what they ordered, and nothing that was ordered since."""
+    file, refused = orders_of(in_transaction), []
+    thread = in_thread(lambda: refused.append(command("pause", "--wait-seconds=1.5")))
+    wait_until(lambda: file.read().paused_until, what="the first pause")
+    until = file.pause(90)
+    thread.join(30)
+    assert refused[0].returncode == 1
+    assert file.read().paused_until == until
+    file.resume()
+
+
+def test_a_mistake_of_ours_is_not_called_a_wrong_setting(
+    pooled: DatabaseWrapper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It keeps its traceback; another ENGINE is one line and exit code 2."""
+
+    def mistaken(file: OrderFile) -> None:
+        raise TypeError("a mistake of ours")
+
+    monkeypatch.setattr(OrderFile, "recycle", mistaken)
+    with pytest.raises(TypeError, match="a mistake of ours"):
+        call_command("dbresilience", "recycle", "--database", pooled.alias)
+    monkeypatch.setitem(connections.settings, "other", {**pooled.settings_dict, "ENGINE": "django.db.backends.sqlite3"})
+    with pytest.raises(CommandError, match=r"DATABASES\['other'\] does not use dbresilience") as caught:
+        call_command("dbresilience", "recycle", "--database", "other")
+    assert caught.value.returncode == 2
+    with pytest.raises(TypeError, match="does not use dbresilience"):
+        get_database_resources("other")
+    del connections["other"]
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from dbresilience import activity, get_database_resources
 from dbresilience.activity import Activity
 from dbresilience.operators import LONGEST_PAUSE_SECONDS, LOOK_SECONDS, OrderFile, OrdersUnusable
-from dbresilience.resources import DatabaseResources
+from dbresilience.resources import DatabaseResources, OtherEngine
 
 STILL_AT_WORK, UNUSABLE, AWAY = 1, 2, 3
 GRACE_SECONDS = 5.0
@@ -76,7 +76,7 @@ class Command(BaseCommand):
             resources.pool_or_error()
             assert resources.orders is not None
             getattr(self, f"_{order}")(resources, resources.orders, **options)
-        except (OrdersUnusable, ImproperlyConfigured, TypeError) as error:
+        except (OrdersUnusable, ImproperlyConfigured, OtherEngine) as error:
             self._fail(str(error), UNUSABLE, {"order": order, "database": database})
 
     def _pause(
@@ -103,8 +103,8 @@ class Command(BaseCommand):
                         )
         except psycopg.Error as error:
             self._withdraw(file, until)
-            text = f"The database cannot be asked who is at work, so nobody is paused: {' '.join(str(error).split())}"
-            self._fail(text, AWAY, facts)
+            said = " ".join(str(error).split())
+            self._fail(f"The database cannot be asked who is at work, so this pause is off: {said}", AWAY, facts)
         except BaseException:
             self._withdraw(file, until)
             raise
@@ -115,7 +115,7 @@ class Command(BaseCommand):
         if after is not None and after.at_work:
             self._withdraw(file, until)
             text = (
-                f"{len(after.at_work)} were still at work after {wait_seconds:g} s, so nobody is paused any more: "
+                f"{len(after.at_work)} were still at work after {wait_seconds:g} s, so this pause is off: "
                 f"{'; '.join(map(str, after.at_work[:5]))}. Wait longer (--wait-seconds), or look whether these "
                 "processes run on this machine, as this user and with the same TMPDIR or runtime_folder."
             )
@@ -135,8 +135,9 @@ class Command(BaseCommand):
         )
 
     def _withdraw(self, file: OrderFile, until: float | None) -> None:
+        # Another operator may have ordered a pause since.
         if until is not None:
-            file.resume()
+            file.resume(ordered_until=until)
 
     def _resume(self, resources: DatabaseResources, file: OrderFile, **_: Any) -> None:
         was_paused = file.resume()
