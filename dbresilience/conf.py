@@ -123,7 +123,10 @@ OPTIONS: tuple[Option, ...] = (
 _BY_URL_NAME = {url_name: option for option in OPTIONS for url_name in option.in_url}
 OUR_KEYS = frozenset({"pool", "resilience", *_BY_URL_NAME})
 DJANGOS_KEYS = frozenset({"assume_role", "isolation_level", "server_side_binding"})
-SERVERS_WANTED = ("any", "read-write", "read-only", "primary", "standby", "prefer-standby")
+WRITERS = ("read-write", "primary")
+READERS = ("read-only", "standby", "prefer-standby")
+SERVERS_WANTED = ("any", *WRITERS, *READERS)
+"""libpq's target_session_attrs: which of several servers is to be had."""
 PSYCOPGS_KEYS = frozenset({"autocommit", "context", "cursor_factory", "prepare_threshold", "row_factory"})
 
 

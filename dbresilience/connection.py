@@ -15,6 +15,7 @@ import psycopg
 from psycopg.pq import ConnStatus
 
 from .committing import CommittingMixin
+from .conf import WRITERS
 from .credentials import PasswordSource, connect_with
 from .cursors import leased
 from .dialling import dial, is_unexplained, read_refusal
@@ -99,7 +100,7 @@ class ResilientConnection(CommittingMixin, DeadlineMixin, psycopg.Connection[Any
     answer_seconds: float | None = None
     """Longest wait for a host to take the connection; None leaves it to `connect_timeout`."""
 
-    wanted_server = b"any"
+    wanted_server = "any"
     """libpq's target_session_attrs: which of several servers it was to have."""
 
     timezone: Any = ...
@@ -157,7 +158,7 @@ class ResilientConnection(CommittingMixin, DeadlineMixin, psycopg.Connection[Any
         except psycopg.OperationalError as error:
             read_refusal(error)
             # libpq's own verdict on target_session_attrs has no code, and its text is translated.
-            if kwargs.get("target_session_attrs") in ("read-write", "primary") and is_unexplained(error):
+            if kwargs.get("target_session_attrs") in WRITERS and is_unexplained(error):
                 mark(error, NOT_FOR_WRITING)
             raise
 
@@ -231,12 +232,12 @@ class ProbingConnection(ResilientConnection):
     answer_seconds = 1.0
 
 
-def _wanted_server(connection: ResilientConnection) -> bytes:
+def _wanted_server(connection: ResilientConnection) -> str:
     # As libpq has it, which may be from the environment or a service file.
     for option in connection.pgconn.info:
         if option.keyword == b"target_session_attrs":
-            return option.val or b"any"
-    return b"any"
+            return (option.val or b"any").decode()
+    return "any"
 
 
 class PhysicalConnections:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ImproperlyConfigured
 
+from .conf import WRITERS
+
 if TYPE_CHECKING:
     import psycopg
-
-WRITERS = ("read-write", "primary")
 
 
 class HostOrder:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.pq import ConnStatus, TransactionStatus
 
+from .conf import READERS, WRITERS
 from .errors import classify
 from .meanings import CONNECTION_LOST, NOT_TRANSIENT, READ_ONLY, Classification
 
@@ -29,8 +30,6 @@ logger = logging.getLogger("dbresilience.connections")
 
 # Plain numbers, since these are compared for each query and an enumeration's == is slow.
 _OK = int(ConnStatus.OK)
-_WRITERS = (b"read-write", b"primary")
-_READERS = (b"read-only", b"standby", b"prefer-standby")
 _UNUSABLE = (int(TransactionStatus.UNKNOWN), int(TransactionStatus.ACTIVE))
 
 
@@ -69,12 +68,12 @@ def is_demoted(connection: ResilientConnection) -> bool:
     libpq asks for while connecting, and no more: another connection would be as unfit.
     """
     wanted = connection.wanted_server
-    if wanted not in _WRITERS:
+    if wanted not in WRITERS:
         return False
     reported = connection.pgconn.parameter_status
     if reported(b"in_hot_standby") == b"on":
         return True
-    return wanted == b"read-write" and reported(b"default_transaction_read_only") == b"on"
+    return wanted == "read-write" and reported(b"default_transaction_read_only") == b"on"
 
 
 def _hand_over(notify: Any, handler: Callable[[Any], None]) -> None:
@@ -125,7 +124,7 @@ def cause_of_death(connection: ResilientConnection, error: psycopg.Error | None)
         return f"the server ended the session ({farewell})", meaning
     if error is not None:
         meaning = classify(error)
-        if meaning.name == READ_ONLY.name and connection.wanted_server in _READERS:
+        if meaning.name == READ_ONLY.name and connection.wanted_server in READERS:
             meaning = replace(meaning, condemn=False)  # a mistake of the program; the server is the right one
         return f"{meaning.name} ({error.sqlstate or 'no SQLSTATE'})", meaning
     if connection.pgconn.status == ConnStatus.OK and is_demoted(connection):
