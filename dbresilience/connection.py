@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import select
-import threading
-import weakref
 from functools import partial
-from ipaddress import ip_address
 from time import monotonic, perf_counter
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
 from psycopg.pq import ConnStatus
 
+from .addresses import without_addresses
 from .committing import CommittingMixin
 from .conf import WRITERS
 from .credentials import PasswordSource, connect_with
@@ -25,44 +22,11 @@ from .overdue import DeadlineMixin
 if TYPE_CHECKING:
     from .hosts import HostOrder
     from .lease import Lease
+    from .observer import ConnectionObserver
     from .slow_queries import SlowQueryLog
 
 OUR_ARGUMENTS = ("slow_query_log", "log_addresses", "deadline_seconds", "hosts")
 """Arguments of `ResilientConnection.connect` that psycopg's own does not know."""
-
-_QUOTED_HOST = re.compile(r"""\b(host name|server at|socket|host:?) ("[^"]*"|'[^']*')""")
-_MAYBE_ADDRESS = re.compile(r"[0-9a-fA-F.:%]{2,}")
-
-
-def without_addresses(text: str) -> str:
-    """Return an error text of libpq or psycopg without host names, socket paths and IP addresses."""
-    return _MAYBE_ADDRESS.sub(_hide_if_address, _QUOTED_HOST.sub(r'\1 "<host>"', text))
-
-
-def _hide_if_address(found: re.Match[str]) -> str:
-    text = found.group()
-    kept = len(text.rstrip(".:"))
-    try:
-        ip_address(text[:kept])
-    except ValueError:
-        return text
-    return "<address>" + text[kept:]
-
-
-class ConnectionObserver(Protocol):
-    """Who wants to know about physical connections: the generation they belong to."""
-
-    def connection_opened(self, connection: ResilientConnection, seconds: float) -> None: ...
-
-    def connection_failed(self, exception: Exception, seconds: float) -> None: ...
-
-    def connection_closed(self, connection: ResilientConnection) -> None: ...
-
-    def connection_overdue(
-        self, connection: ResilientConnection, *, answered: bool, is_server_silent: bool
-    ) -> None: ...
-
-    def take_parked(self) -> ResilientConnection | None: ...
 
 
 class ResilientConnection(CommittingMixin, DeadlineMixin, psycopg.Connection[Any]):
@@ -238,25 +202,3 @@ def _wanted_server(connection: ResilientConnection) -> str:
         if option.keyword == b"target_session_attrs":
             return (option.val or b"any").decode()
     return "any"
-
-
-class PhysicalConnections:
-    """Every connection of a pool that may still be open, of older generations, too."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._connections: weakref.WeakSet[ResilientConnection] = weakref.WeakSet()
-
-    def add(self, connection: ResilientConnection) -> None:
-        """Add a new connection; it leaves by itself when nobody refers to it."""
-        with self._lock:
-            self._connections.add(connection)
-
-    def all(self) -> list[ResilientConnection]:
-        """Return those of this moment."""
-        with self._lock:
-            return list(self._connections)
-
-    def forget_lock(self) -> None:
-        """In a forked child: a thread that does not exist here may hold the lock."""
-        self._lock = threading.Lock()

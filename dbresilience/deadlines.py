@@ -45,10 +45,14 @@ class Allowance:
         Args:
             configured_seconds: `deadline_seconds` of the alias, for requests that set no deadline of their own.
         """
-        limit = configured_seconds if self.limit_seconds is _CONFIGURED else self.limit_seconds
+        limit = self.limit(configured_seconds)
         if limit is None:
             return None
         return limit if self.renewed else limit - self.spent_seconds
+
+    def limit(self, configured_seconds: float | None) -> float | None:
+        """Return the seconds there were at first; None if there is no limit."""
+        return self.limit_seconds if self.is_explicit else configured_seconds
 
     @property
     def is_explicit(self) -> bool:

@@ -110,14 +110,21 @@ class Generation:
         emit(signals.connection_failed, self.alias, exception=exception, connect_seconds=seconds)
         self._owner.connection_failed(self, exception)
 
-    def connection_overdue(self, connection: ResilientConnection, *, answered: bool, is_server_silent: bool) -> None:
-        """Announce a statement that was given up (see `overdue.OverdueObserver`)."""
+    def connection_overdue(
+        self,
+        connection: ResilientConnection,
+        *,
+        deadline_seconds: float | None,
+        answered: bool,
+        is_server_silent: bool,
+    ) -> None:
+        """Announce a statement that was given up (see `ConnectionObserver`)."""
         lease = connection.lease
         emit(
             signals.statement_overdue,
             self.alias,
             answered=answered,
-            deadline_seconds=connection.deadline_seconds,
+            deadline_seconds=deadline_seconds,
             query=lease.last_query_text if lease is not None else "",
             backend_pid=connection.session_pid,
         )
@@ -126,7 +133,7 @@ class Generation:
             self._owner.connection_overdue(self, cause, is_server_silent=is_server_silent)
 
     def connection_silent(self, connection: ResilientConnection) -> None:
-        """Let somebody find out whether the server answers at all (see `overdue.OverdueObserver`)."""
+        """Let somebody find out whether the server answers at all (see `ConnectionObserver`)."""
         self._owner.connection_silent()
 
     def take_parked(self) -> ResilientConnection | None:

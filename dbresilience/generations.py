@@ -14,14 +14,18 @@ from .errors import AcquireTimeout
 from .generation import Generation, Owner
 from .lease import Lease
 from .signals import emit
+from .snapshot import PoolSnapshot
 
 
 class Pool(Protocol):
-    """Whose generations these are."""
+    """Whose generations and connections these are."""
 
     alias: str
     configuration: Configuration
     leases: dict[Lease, Lease]
+    answered_at: float
+
+    def snapshot(self) -> PoolSnapshot: ...
 
     def timed_out(self, waited_seconds: float) -> AcquireTimeout: ...
 

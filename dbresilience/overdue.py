@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
 from psycopg import capabilities
@@ -17,7 +17,9 @@ from .deadlines import Allowance, current_allowance, deadline
 from .errors import StatementOverdue
 
 if TYPE_CHECKING:
+    from .connection import ResilientConnection
     from .lease import Lease
+    from .observer import ConnectionObserver
 
     _Connection = psycopg.Connection[Any]
 else:
@@ -59,14 +61,6 @@ def _until(gen: Generator[Any, Any, Any], at: float, suspect: Callable[[], None]
         return done.value
 
 
-class OverdueObserver(Protocol):
-    """Who wants to know of statements that were given up."""
-
-    def connection_overdue(self, connection: Any, *, answered: bool, is_server_silent: bool) -> None: ...
-
-    def connection_silent(self, connection: Any) -> None: ...
-
-
 class DeadlineMixin(_Connection):
     """Ends what it waits for when the allowance of the request is used up (see `deadlines`)."""
 
@@ -77,7 +71,7 @@ class DeadlineMixin(_Connection):
     """How long connecting took, or the quickest of its pool: a measure of how far away the server is."""
 
     lease: Lease | None = None
-    observer: Any = None
+    observer: ConnectionObserver | None = None
     end_reason: str
 
     def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
@@ -124,13 +118,13 @@ class DeadlineMixin(_Connection):
                 return self._wait_until(gen, patience)
             except psycopg.errors.QueryCanceled as error:
                 error.add_note(f"It was cancelled at the deadline of its request, after {waited_seconds:.1f} s.")
-                self._tell(answered=True)
+                self._tell(allowance, answered=True)
                 raise
             except _Expired:
                 pass
         self.end_reason = "deadline_exceeded"
         self.close()
-        self._tell(answered=False, is_server_silent=not was_cancelled)
+        self._tell(allowance, answered=False, is_server_silent=not was_cancelled)
         allowance.outage = StatementOverdue(
             f"The server did not answer within {waited_seconds:.1f} s, which was the request's deadline, "
             f"{'although it was asked to cancel' if was_cancelled else 'nor when it was asked to cancel'}."
@@ -138,9 +132,9 @@ class DeadlineMixin(_Connection):
         raise allowance.outage
 
     def _suspect(self) -> None:
-        observer = self.observer or getattr(self.lease, "generation", None)
+        observer = self._who_hears
         if observer is not None:
-            observer.connection_silent(self)
+            observer.connection_silent(cast("ResilientConnection", self))
 
     def _cancel(self, seconds: float) -> bool:
         """Ask the server to cancel; whether it took the request in time."""
@@ -163,10 +157,20 @@ class DeadlineMixin(_Connection):
         threading.Thread(target=cancel, name="dbresilience-cancel", daemon=True).start()
         return done.wait(seconds)
 
-    def _tell(self, *, answered: bool, is_server_silent: bool = False) -> None:
-        observer = self.observer or getattr(self.lease, "generation", None)
+    @property
+    def _who_hears(self) -> ConnectionObserver | None:
+        # One that is closed has no observer any more.
+        return self.observer or (None if self.lease is None else self.lease.generation)
+
+    def _tell(self, allowance: Allowance, *, answered: bool, is_server_silent: bool = False) -> None:
+        observer = self._who_hears
         if observer is not None:
-            observer.connection_overdue(self, answered=answered, is_server_silent=is_server_silent)
+            observer.connection_overdue(
+                cast("ResilientConnection", self),
+                deadline_seconds=allowance.limit(self.deadline_seconds),
+                answered=answered,
+                is_server_silent=is_server_silent,
+            )
 
     def commit(self) -> None:
         """Commit as psycopg does; once begun it has a second, since a COMMIT that is cut off leaves a doubt."""

@@ -5,35 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
 from .admission import FULL, Admission
-from .conf import Configuration
-from .connection import PhysicalConnections, ProbingConnection, ResilientConnection
+from .connection import ProbingConnection, ResilientConnection
 from .errors import AcquireTimeout, StatementOverdue, classify
 from .generation import Generation
-from .generations import Generations
-from .lease import Lease
+from .generations import Generations, Pool
 from .liveness import is_hung_up
 from .operators import OrderFile
 from .pacing import SharedPace
-from .snapshot import PoolSnapshot, paused, unreachable
+from .physical import PhysicalConnections
+from .snapshot import paused, unreachable
 
 FULL_PACE_SECONDS = 0.25
 """Least time between two attempts to connect to a full server, of all processes of this machine together."""
-
-
-class Pool(Protocol):
-    """Whose connections these are."""
-
-    alias: str
-    configuration: Configuration
-    leases: dict[Lease, Lease]
-    answered_at: float
-
-    def snapshot(self) -> PoolSnapshot: ...
-
-    def timed_out(self, waited_seconds: float) -> AcquireTimeout: ...
 
 
 class Recovery:

@@ -63,7 +63,8 @@ pool_resumed = Signal()
 
 statement_overdue = Signal()
 """A statement was cancelled at the deadline of its request or block. Carries `answered` (whether the server said so; if
-not, the connection was closed), `deadline_seconds` (of the alias, also within `deadline()`), `query`, `backend_pid`."""
+not, the connection was closed), `deadline_seconds` (of the `deadline()` block, or else of the alias), `query`,
+`backend_pid`."""
 
 unit_repeated = Signal()
 """A unit marked by `retry` failed and runs again. Carries `unit`, `attempt` (the number of the one that failed),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
+from typing import Any
 
 import psycopg
 import pytest
@@ -13,7 +14,7 @@ from django.db import OperationalError, transaction
 from django.http import HttpResponse, StreamingHttpResponse
 from django.test import RequestFactory
 
-from dbresilience import OutOfTime, classify, deadline
+from dbresilience import OutOfTime, classify, deadline, signals
 from dbresilience.base import DatabaseWrapper
 from dbresilience.deadlines import _allowance_of_request, current_allowance
 from tests.support.postgres import ThrowawayPostgres, wait_until
@@ -44,6 +45,25 @@ def test_a_slow_statement_is_cancelled_and_its_connection_stays(make_wrapper: Ma
     assert "deadline" in "".join(caught.value.__cause__.__notes__)  # type: ignore[union-attr]
     assert pid_of(wrapper) == pid
     assert wrapper.resources.pool.admission.opened_total == 0  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("block", [lambda: deadline(0.3), _allowance_of_request], ids=["block", "request"])
+def test_the_deadline_that_was_in_force_is_told(
+    make_wrapper: MakeWrapper, block: Callable[[], Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """That of the block, or else that of the alias."""
+    wrapper = make_wrapper(resilience={"deadline_seconds": 0.4})
+    told: list[float] = []
+
+    def note(deadline_seconds: float, **_: object) -> None:
+        told.append(deadline_seconds)
+
+    signals.statement_overdue.connect(note)
+    with block(), caplog.at_level("WARNING"), pytest.raises(OperationalError):
+        sleep(wrapper, 5)
+    signals.statement_overdue.disconnect(note)
+    assert told == [0.4 if block is _allowance_of_request else 0.3]
+    assert f"deadline of {told[0]} s" in caplog.text
 
 
 def test_a_frozen_server_costs_the_deadline_and_no_more(make_wrapper: MakeWrapper, postgres: ThrowawayPostgres) -> None:

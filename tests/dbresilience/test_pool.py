@@ -12,7 +12,6 @@ from django.db import OperationalError
 
 from dbresilience import AcquireTimeout, DatabaseUnavailable
 from dbresilience.base import DatabaseWrapper
-from dbresilience.connection import without_addresses
 from dbresilience.errors import TooManyWaiting
 from tests.support.ports import free_port
 from tests.support.postgres import ThrowawayPostgres, wait_until
@@ -163,31 +162,6 @@ def test_close_pool_reopens_on_demand(wrapper: DatabaseWrapper) -> None:
     wrapper.close_pool()
     assert wrapper.resources.snapshot().size == 0
     assert pid_of(wrapper) != first
-
-
-@pytest.mark.parametrize(
-    ("said", "kept"),
-    [
-        (
-            'connection to server at "db.example.com" (10.0.0.3), port 5432 failed: timeout at 12:34:56',
-            'connection to server at "<host>" (<address>), port 5432 failed: timeout at 12:34:56',
-        ),
-        (
-            'connection to server at "db" (fe80::1), port 1 failed',
-            'connection to server at "<host>" (<address>), port 1 failed',
-        ),
-        (
-            "- host: 'db', port: '1', hostaddr: '10.0.0.3': failed",
-            "- host: \"<host>\", port: '1', hostaddr: '<address>': failed",
-        ),
-        ("failed to resolve host 'db': unknown", 'failed to resolve host "<host>": unknown'),
-        ('database "db.example.com" does not exist: a: b', 'database "db.example.com" does not exist: a: b'),
-        ('no pg_hba.conf entry for host "10.0.0.3", user "u"', 'no pg_hba.conf entry for host "<host>", user "u"'),
-    ],
-)
-def test_only_addresses_are_taken_out(said: str, kept: str) -> None:
-    """Times, database names and the reason stay."""
-    assert without_addresses(said) == kept
 
 
 def test_addresses_stay_out_of_errors(make_wrapper: MakeWrapper, caplog: pytest.LogCaptureFixture) -> None:
