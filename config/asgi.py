@@ -6,9 +6,10 @@ import os
 
 from django.core.asgi import get_asgi_application
 
-from config.startup import require_hosts
+from config.startup import load_urls, require_hosts
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
 application = get_asgi_application()
 require_hosts()
+load_urls()

@@ -7,6 +7,7 @@ import re
 import secrets
 import sys
 import tempfile
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -153,3 +154,10 @@ def require_hosts() -> None:
 
     if not settings.ALLOWED_HOSTS:
         refuse("ALLOWED_HOSTS is not set: give the names that the site answers to, separated by commas.")
+
+
+def load_urls() -> None:
+    """Import what the URLs name now: the first request would do so, under ASGI on the event loop of all others."""
+    from django.conf import settings
+
+    import_module(settings.ROOT_URLCONF)

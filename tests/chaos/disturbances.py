@@ -17,19 +17,33 @@ from tests.support.protocol import is_commit
 from tests.support.proxy import ANSWERED, SEEN, SENT, Proxy
 
 LONGEST_FREEZE_SECONDS = 3.0
+GIVEN_UP_SECONDS = 20.0
+"""How long a return is waited for before the next disturbance."""
 
 
 class Disturbances:
-    """One after the other until `stop()`, with calm between them; `happened` counts them."""
+    """One after the other until `stop()`, with calm between them; `happened` counts them.
+
+    `returns` has how long the site took to answer again after each, as `seconds_until_next` measures it.
+    """
 
     def __init__(
-        self, server: ThrowawayPostgres, proxy: Proxy, database: str, *, seed: int, calm_seconds: tuple[float, float]
+        self,
+        server: ThrowawayPostgres,
+        proxy: Proxy,
+        database: str,
+        *,
+        seed: int,
+        calm_seconds: tuple[float, float],
+        seconds_until_next: Callable[..., float],
     ) -> None:
         self.happened: Counter[str] = Counter()
+        self.returns: list[tuple[float, str]] = []
         self.now = ""
         self.error: BaseException | None = None
         self._server, self._proxy, self._database = server, proxy, database
         self._calm_seconds = calm_seconds
+        self._seconds_until_next = seconds_until_next
         self._dice = random.Random(f"{seed}-disturbances")
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="disturbances", daemon=True)
@@ -65,6 +79,8 @@ class Disturbances:
             while not self._stop.wait(self._dice.uniform(*self._calm_seconds)):
                 self.now, happen = self._dice.choice(self._kinds)
                 happen()
+                took = self._seconds_until_next(most_seconds=GIVEN_UP_SECONDS)
+                self.returns.append((took, self.now))
                 self.happened[self.now] += 1
                 self.now = ""
         except BaseException as error:  # the trial fails with it

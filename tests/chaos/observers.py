@@ -1,4 +1,4 @@
-"""Who looks on while it happens: how many sessions the server has, and whether the site answers."""
+"""Who looks on while it happens: how many sessions the server has, whether the site answers, and when it is back."""
 
 from __future__ import annotations
 
@@ -13,22 +13,25 @@ from tests.support.postgres import ThrowawayPostgres
 from tests.support.site import Site
 
 EVERY_SECONDS = 0.1
+LONGEST_ANSWER_SECONDS = 30.0
 
 
 class Observer:
-    """Looks again and again in a thread of its own, for the block."""
+    """Looks again and again in threads of its own, for the block."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, eyes: int = 1) -> None:
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=type(self).__name__, daemon=True)
+        self._threads = [threading.Thread(target=self._run, name=type(self).__name__, daemon=True) for _ in range(eyes)]
 
     def __enter__(self) -> Observer:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         self._stop.set()
-        self._thread.join(30)
+        for thread in self._threads:
+            thread.join(30)
 
     def _run(self) -> None:
         while not self._stop.wait(EVERY_SECONDS):
@@ -85,3 +88,30 @@ class Livez(Observer):
         with suppress(OSError), urllib.request.urlopen(self._url, timeout=30):
             pass
         self.longest_seconds = max(self.longest_seconds, time.monotonic() - began)
+
+
+class Returns(Observer):
+    """Whether the site answers what needs the database, to whoever asks a few times a second."""
+
+    def __init__(self, site: Site, token: str) -> None:
+        # One may wait for its answer when all is well again.
+        super().__init__(eyes=2)
+        self._request = urllib.request.Request(
+            site.url + "/api/threads?page_size=1", headers={"Authorization": f"Token {token}"}
+        )
+        self._answered = threading.Condition()
+        self._answered_at = 0.0
+
+    def look(self) -> None:
+        # A refusal is an OSError, too.
+        with suppress(OSError), urllib.request.urlopen(self._request, timeout=LONGEST_ANSWER_SECONDS):
+            with self._answered:
+                self._answered_at = time.monotonic()
+                self._answered.notify_all()
+
+    def seconds_until_next(self, *, most_seconds: float) -> float:
+        """Wait for an answer and return how long that took; `most_seconds` if there was none."""
+        began = time.monotonic()
+        with self._answered:
+            self._answered.wait_for(lambda: self._answered_at > began, most_seconds)
+            return self._answered_at - began if self._answered_at > began else most_seconds

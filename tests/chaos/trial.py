@@ -6,9 +6,10 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from statistics import median
 
 from tests.chaos.disturbances import Disturbances
-from tests.chaos.observers import Livez, Sessions
+from tests.chaos.observers import Livez, Returns, Sessions
 from tests.chaos.people import People
 from tests.chaos.questions import ATTEMPT_SECONDS, NOTHING
 from tests.chaos.verdict import judge
@@ -38,6 +39,8 @@ class Report:
     attempts: Counter[str] = field(default_factory=Counter)
     longest_attempt_seconds: float = 0.0
     disturbances: Counter[str] = field(default_factory=Counter)
+    returns: list[tuple[float, str]] = field(default_factory=list)
+    """Seconds from the end of a disturbance to the next answer, and which one it was."""
     most_sessions: int = 0
     sessions_bound: int = 0
     longest_above_bound_seconds: float = 0.0
@@ -47,12 +50,15 @@ class Report:
     def __str__(self) -> str:
         attempts = ", ".join(f"{status} × {many}" for status, many in sorted(self.attempts.items()))
         disturbances = ", ".join(f"{kind} × {many}" for kind, many in sorted(self.disturbances.items()))
+        times = [seconds for seconds, _ in self.returns] or [0.0]
+        slowest, after = max(self.returns, default=(0.0, "nothing"))
         rows = [
             ("turns", f"{self.turns}: {self.acknowledged} acknowledged, {self.given_up} refused and left for the end"),
             ("time", f"{self.seconds:.0f} s, {self.acknowledged / max(self.seconds, 1):.0f} turns a second"),
             ("answers", attempts),
             ("longest attempt", f"{self.longest_attempt_seconds:.1f} s"),
             ("disturbances", f"{self.disturbances.total()}: {disturbances}"),
+            ("first 200 afterwards", f"median {median(times):.2f} s, worst {slowest:.2f} s (after: {after})"),
             ("sessions on the server", f"at most {self.most_sessions}, allowed {self.sessions_bound}; "
                                        f"above for {self.longest_above_bound_seconds:.1f} s at most"),
             ("longest /livez", f"{self.longest_livez_seconds * 1000:.0f} ms"),
@@ -97,10 +103,18 @@ def run(
     url = server.url(database)
     with Proxy(server.port) as proxy, site_of(proxy, url, worker_class) as site:
         crowd = People(site, url, seed=seed, turns=turns, many=people)
-        disturbances = Disturbances(server, proxy, database, seed=seed, calm_seconds=calm_seconds)
+        returns = Returns(site, crowd.tokens[0])
+        disturbances = Disturbances(
+            server,
+            proxy,
+            database,
+            seed=seed,
+            calm_seconds=calm_seconds,
+            seconds_until_next=returns.seconds_until_next,
+        )
         sessions, livez = Sessions(server, database, bound=report.sessions_bound), Livez(site)
         began = time.monotonic()
-        with sessions, livez:
+        with sessions, livez, returns:
             crowd.start()
             disturbances.start()
             next_line = began + PROGRESS_SECONDS
@@ -121,6 +135,7 @@ def run(
         report.attempts.update(str(answer.status) if answer.status != NOTHING else "none" for answer in answers)
         report.longest_attempt_seconds = max((answer.seconds for answer in answers), default=0.0)
         report.disturbances = disturbances.happened
+        report.returns = disturbances.returns
         report.most_sessions = sessions.most
         report.longest_above_bound_seconds = sessions.longest_above_bound_seconds
         report.longest_livez_seconds = livez.longest_seconds
@@ -128,7 +143,9 @@ def run(
         if disturbances.error is not None:
             report.broken.append(f"The trial itself: {disturbances.error!r}")
         say("all is well again; repeating and counting")
-        report.broken += judge(server, database, site, crowd, pool_size=POOL_SIZE, sessions=sessions)
+        report.broken += judge(
+            server, database, site, crowd, pool_size=POOL_SIZE, sessions=sessions, returns=report.returns
+        )
         if report.broken:
             # A refusal is one line; what nobody expected has a traceback.
             errors = [line for line in site.log.splitlines() if "Traceback" in line]

@@ -49,12 +49,20 @@ class Stored:
 
 
 def judge(
-    server: ThrowawayPostgres, database: str, site: Site, people: People, *, pool_size: int, sessions: Sessions
+    server: ThrowawayPostgres,
+    database: str,
+    site: Site,
+    people: People,
+    *,
+    pool_size: int,
+    sessions: Sessions,
+    returns: list[tuple[float, str]],
 ) -> list[str]:
     """Return what is broken, in words."""
     url = server.url(database)
     broken = [
         *_only_honest_answers(people),
+        *_came_back(returns),
         *_comes_back(site, people),
         *_refused_are_safe_to_repeat(url, site, people),
     ]
@@ -76,6 +84,13 @@ def _only_honest_answers(people: People) -> Iterator[str]:
                 what = f"Status {answer.status}: {json.dumps(answer.body)[:300]}"
                 seen[what] += 1
     yield from (f"{what} (× {many})" for what, many in seen.most_common())
+
+
+def _came_back(returns: list[tuple[float, str]]) -> Iterator[str]:
+    """Far more than it takes, so that a slow day breaks nothing; what it takes is in the report."""
+    for seconds, disturbance in returns:
+        if seconds > LONGEST_RETURN_SECONDS:
+            yield f"{seconds:.1f} s until the first 200 after: {disturbance}"
 
 
 def _comes_back(site: Site, people: People) -> Iterator[str]:

@@ -237,3 +237,11 @@ def test_development_key_is_kept(var: Path) -> None:
     assert len(keys) == 1
     assert len(keys.pop().strip()) > 50
     assert (var / "key").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("entry_point", ["config.asgi", "config.wsgi"])
+def test_nothing_is_left_to_import_for_the_first_request(entry_point: str) -> None:
+    """On an event loop it would hold up everybody, `/livez` too."""
+    asked = f"import sys, {entry_point}; print(sorted({{'config.urls', 'chat.api.turns'}} & set(sys.modules)))"
+    done = run("-c", asked, **COMPLETE)
+    assert done.stdout.strip() == "['chat.api.turns', 'config.urls']", done.stderr
