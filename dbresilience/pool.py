@@ -1,4 +1,4 @@
-"""One psycopg_pool, steered: acquire, release, recovery.
+"""One psycopg_pool, steered: release, ends, numbers; see `acquiring` and `recovery` for the rest.
 
 psycopg_pool owns the queue, the hand-off and the background threads. What it lacks is a verdict:
 after an outage it finds dead connections one at a time and retries with a delay that doubles
@@ -14,35 +14,32 @@ connecting fails while none of its connections is left. In that last case the br
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from time import perf_counter
 from typing import Any
 
 import psycopg
 from psycopg.pq import TransactionStatus
-from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
+from psycopg_pool import ConnectionPool
 
 from . import signals
-from .admission import HANGING_SECONDS
+from .acquiring import Acquiring
 from .conf import Configuration
 from .connection import ResilientConnection
-from .deadlines import Allowance, current_allowance, deadline
+from .deadlines import deadline
 from .errors import AcquireTimeout
 from .generation import Generation
-from .lease import Holder, Lease
-from .liveness import cause_of_death, is_alive, is_demoted, is_spent
+from .lease import Lease
+from .liveness import cause_of_death, is_spent
 from .operators import OperatorOrders, OrderFile
 from .overdue import CLEANUP_SECONDS
 from .recovery import Recovery
 from .session_state import clean_session
 from .signals import emit
-from .snapshot import PoolSnapshot, out_of_time, timed_out, too_many_waiting, unreachable
+from .snapshot import PoolSnapshot, timed_out
 
 _IDLE = int(TransactionStatus.IDLE)
-RECLAIM_SECONDS = 1.0
-"""How long an acquire that timed out still waits for a connection that it took back from an ended thread."""
 
 
-class Pool:
+class Pool(Acquiring):
     """The connections of one alias and configuration in this process.
 
     Args:
@@ -74,100 +71,11 @@ class Pool:
         self.recovery = Recovery(self, connect_arguments, configure, lambda: on_server_full(self), orders)
         self.generations = self.recovery.generations
         self.admission = self.recovery.admission
-        self._orders = OperatorOrders(orders, self)
+        self.orders = OperatorOrders(orders, self)
 
-    # Acquire and release
+    # Release
 
-    def acquire(self, holder: Holder) -> Lease:
-        """Hand out a living connection.
-
-        Raises:
-            AcquireTimeout: none became free within `timeout` seconds.
-            TooManyWaiting: `max_waiting` requests wait already.
-            DatabaseUnavailable: the server cannot be reached; the cause is attached.
-        """
-        seconds = self.configuration.timeout
-        allowance = current_allowance()
-        if allowance is not None:
-            left = allowance.remaining(self.configuration.deadline_seconds)
-            if left is not None and left < seconds:
-                if left <= 0:
-                    self._refuse_for_want_of_time(allowance)
-                seconds = left
-        started = perf_counter()
-        if started >= self._orders.look_at:
-            self._orders.look()
-        try:
-            connection, generation = self._take(seconds, started)
-        except BaseException:
-            if allowance is not None:
-                allowance.spend(perf_counter() - started)
-            raise
-        lease = Lease(holder, connection, self, generation, started)
-        if allowance is not None:
-            allowance.spend(lease.wait_seconds)
-        connection.lease = lease
-        connection.needs_lease = True
-        self.leases[lease] = lease
-        if signals.connection_acquired.receivers:
-            pid = connection.backend_pid
-            emit(signals.connection_acquired, self.alias, wait_seconds=lease.wait_seconds, backend_pid=pid)
-        return lease
-
-    def _refuse_for_want_of_time(self, allowance: Allowance) -> None:
-        # Where an outage took the time, the next statement is refused for the outage.
-        if not self.admission.clear:
-            self.admission.admit(0)
-        if allowance.outage is not None:
-            raise unreachable(self.alias, allowance.outage, self.configuration) from allowance.outage
-        raise out_of_time(self.alias, self.configuration)
-
-    def _take(self, seconds: float, started: float) -> tuple[ResilientConnection, Generation]:
-        configuration = self.configuration
-        remaining = seconds
-        reclaimed = len(self.leases) >= configuration.max_size and self._reclaim_orphans()
-        while True:
-            if not self.admission.clear:
-                self.admission.admit(remaining)
-                remaining = seconds - (perf_counter() - started)
-            generation = self.generations.current or self.generations.open(remaining)
-            if configuration.max_waiting and self.snapshot().queued >= configuration.max_waiting:
-                raise too_many_waiting(self.snapshot(), configuration)
-            try:
-                connection = generation.take(remaining)
-            except PoolClosed:
-                # By us; or by somebody who has `connection.pool`, and then its successor may serve us.
-                self.condemn(generation, "closed from outside")
-            except PoolTimeout as error:
-                # A thread that ended while others waited may have left one.
-                if not reclaimed and self._reclaim_orphans():
-                    reclaimed, remaining = True, RECLAIM_SECONDS
-                    continue
-                waited_seconds = perf_counter() - started
-                refusal = self.timed_out(waited_seconds)
-                if waited_seconds >= HANGING_SECONDS and not self.recovery.has_connections(generation):
-                    self.admission.report_suspicion(refusal)
-                raise refusal from (self.recovery.last_failure or error)
-            else:
-                if self._is_fit(connection, generation):
-                    return connection, generation
-            remaining = seconds - (perf_counter() - started)
-
-    def _is_fit(self, connection: ResilientConnection, generation: Generation) -> bool:
-        """Whether a connection just taken can be lent; if not it is given up."""
-        try:
-            if generation.condemned:
-                generation.give_up(connection)
-                return False
-            if is_alive(connection) and not is_demoted(connection):
-                return True
-        except BaseException:
-            generation.put_back(connection)  # an interrupt; the slot must not be lost
-            raise
-        self._bury(connection, generation)
-        return False
-
-    def _reclaim_orphans(self) -> bool:
+    def reclaim_orphans(self) -> bool:
         """Take back what threads held when they ended; whether there was any."""
         orphans = [lease for lease in list(self.leases) if lease.is_orphaned]
         for lease in orphans:
@@ -188,7 +96,7 @@ class Pool:
             pid = connection.backend_pid
             emit(signals.connection_released, self.alias, held_seconds=lease.held_seconds, backend_pid=pid)
         if is_spent(lease):
-            self._bury(connection, generation, lease.last_error)
+            self.bury(connection, generation, lease.last_error)
             return
         # A transaction may be open with autocommit on, too, by a BEGIN of one's own.
         if connection.pgconn.transaction_status != _IDLE or not connection.autocommit or lease.needs_reset:
@@ -200,7 +108,7 @@ class Pool:
                     if lease.needs_reset:
                         clean_session(connection, self._configure)
             except psycopg.Error as error:
-                self._bury(connection, generation, error)
+                self.bury(connection, generation, error)
                 return
         if lease.last_error is None and lease.seen_at > lease.acquired_at:
             self.answered_at = lease.seen_at
@@ -211,9 +119,7 @@ class Pool:
         else:
             generation.put_back(connection)
 
-    def _bury(
-        self, connection: ResilientConnection, generation: Generation, error: psycopg.Error | None = None
-    ) -> None:
+    def bury(self, connection: ResilientConnection, generation: Generation, error: psycopg.Error | None = None) -> None:
         """Close a connection for good, and condemn its generation if its death says so."""
         reason, meaning = cause_of_death(connection, error)
         connection.end_reason = reason
