@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import environ
@@ -13,6 +14,7 @@ from django.db import connections, transaction
 
 from dbresilience import signals
 from dbresilience.base import DatabaseWrapper
+from dbresilience.operators import OrderFile
 from tests.support.postgres import ThrowawayPostgres
 from tests.support.proxy import Proxy
 
@@ -108,3 +110,24 @@ def insert(wrapper: DatabaseWrapper, n: int, hook: Callable[[], object] = lambda
     with transaction.atomic(using=wrapper.alias):
         wrapper.on_commit(hook)
         run(wrapper, "INSERT INTO kept VALUES (%s)", [n])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "orders"
+
+
+@pytest.fixture
+def file(folder: Path) -> OrderFile:
+    return OrderFile(("h", "1", "n", "u"), str(folder))
+
+
+@pytest.fixture
+def pooled(make_wrapper: MakeWrapper, folder: Path) -> DatabaseWrapper:
+    return make_wrapper(pool={"timeout": 0.6}, runtime_folder=str(folder))
+
+
+def orders_of(wrapper: DatabaseWrapper) -> OrderFile:
+    found = wrapper.resources.orders
+    assert found is not None
+    return found

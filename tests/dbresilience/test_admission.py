@@ -1,28 +1,21 @@
-"""admission.py: who waits, who is refused, who dials."""
+"""admission.py on a real server: who waits, who is refused, who dials."""
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import psycopg
 import pytest
 from django.db import OperationalError
 
-from dbresilience import DatabaseUnavailable, classify, deadline
-from dbresilience.admission import Admission
-from dbresilience.operators import OrderFile
-from dbresilience.pacing import SharedPace
+from dbresilience import classify
 from dbresilience.signals import breaker_closed, breaker_opened
 from tests.support.postgres import ThrowawayPostgres, wait_until
 
 from .conftest import MakeWrapper, pid_of
 from .test_deadlines import seconds_of
-
-# The breaker, on a real server
 
 
 @contextmanager
@@ -153,149 +146,3 @@ def test_idle_connections_of_other_aliases_make_room(make_wrapper: MakeWrapper) 
             needy.resources.close()
             del connections.settings["needy"]
             del connections["needy"]
-
-
-# The breaker's rules, with a dial of the test's own
-
-
-class Dial:
-    """Fails with `error`, or hangs until `release` is set."""
-
-    def __init__(self, error: Exception | None) -> None:
-        self.error = error
-        self.calls = 0
-        self.release = threading.Event()
-        self.release.set()
-
-    def __call__(self) -> None:
-        self.calls += 1
-        self.release.wait(10)
-        if self.error is not None:
-            raise self.error
-
-
-def failure(sqlstate: str | None = None) -> psycopg.OperationalError:
-    error = psycopg.OperationalError("made by the test")
-    error.sqlstate = sqlstate
-    return error
-
-
-def admission_with(dial: Callable[[], None], *, answered: bool = False) -> Admission:
-    return Admission(
-        "rules",
-        dial,
-        refusal=lambda cause: DatabaseUnavailable(str(cause)),
-        paused=lambda s: DatabaseUnavailable("paused"),
-        answered_since=lambda moment: answered,
-    )
-
-
-def test_a_starting_server_is_waited_for() -> None:
-    """57P03: as long as the request's own time allows, and no longer."""
-    dial = Dial(failure("57P03"))
-    admission = admission_with(dial)
-    admission.report_outage(failure("57P03"))
-    started = time.monotonic()
-    with pytest.raises(DatabaseUnavailable):
-        admission.admit(0.5)
-    assert 0.45 < time.monotonic() - started < 0.7
-    threading.Timer(0.3, lambda: setattr(dial, "error", None)).start()
-    assert seconds_of(lambda: admission.admit(5)) < 0.3 + 0.25
-    assert admission.state == "closed"
-
-
-def test_a_probe_that_hangs_holds_nobody_up() -> None:
-    """Those who come while it hangs are refused at once; another is tried beside it."""
-    dial = Dial(failure())
-    dial.release.clear()
-    admission = admission_with(dial)
-    admission.report_outage(failure())
-    time.sleep(0.15)
-
-    def refused() -> None:
-        with pytest.raises(DatabaseUnavailable):
-            admission.admit(5)
-
-    assert seconds_of(refused) < 0.1
-    assert seconds_of(refused) < 0.01
-    assert dial.calls == 1
-    time.sleep(1)
-    refused()
-    assert dial.calls == 2
-    dial.error = None
-    dial.release.set()
-    wait_until(lambda: admission.clear, timeout_seconds=1, what="admission")
-
-
-def test_a_suspicion_that_proves_wrong_refuses_nobody() -> None:
-    """The server answers the probe: it was one connection's own trouble."""
-    admission = admission_with(Dial(None))
-    admission.report_suspicion(failure())
-    time.sleep(1.2)
-    assert admission.clear
-    assert admission.opened_total == 0
-
-
-def test_a_suspicion_is_confirmed_by_silence() -> None:
-    """A frozen server takes the connection and says nothing."""
-    dial = Dial(None)
-    dial.release.clear()
-    admission = admission_with(dial)
-    admission.report_suspicion(failure())
-    wait_until(lambda: admission.state == "open", timeout_seconds=2, what="an open breaker")
-    dial.release.set()
-    wait_until(lambda: admission.state == "closed", timeout_seconds=1, what="a closed breaker")
-
-
-def test_a_suspicion_is_refuted_by_any_answer() -> None:
-    """A refusal with a code is one; so is what somebody else was told."""
-    for admission in (admission_with(Dial(failure("53300"))), admission_with(Dial(failure()), answered=True)):
-        admission.report_suspicion(failure())
-        time.sleep(0.2)
-        assert admission.clear
-        admission.report_suspicion(failure())  # the next one is heard
-
-
-def test_a_shorter_pause_takes_the_place_of_a_longer_one() -> None:
-    """Also for those who wait already."""
-    admission = admission_with(Dial(None))
-    admission.pause(30)
-    threading.Timer(0.2, admission.pause, args=[0.2]).start()
-    assert seconds_of(lambda: admission.admit(5)) < 1
-
-
-def test_an_error_that_is_answered_is_asked_for_ever_more_rarely() -> None:
-    """A wrong password, say: at first many times a second, in the end once."""
-    admission = admission_with(Dial(failure("28P01")))
-    delays = [admission._delay(failure("28P01"), now) for now in (0.0, 1.0, 5.0, 60.0)]
-    assert delays[0] <= 0.05
-    assert 0.1 < delays[1] <= 0.15
-    assert 0.75 <= delays[3] <= 1.0
-
-
-def test_a_pause_is_waited_for(make_wrapper: MakeWrapper) -> None:
-    """Until it is ended, or the request's time is."""
-    wrapper = make_wrapper()
-    pid_of(wrapper)
-    admission = wrapper.resources.pool.admission  # type: ignore[union-attr]
-    admission.pause(60)
-    assert wrapper.resources.snapshot().breaker == "paused"
-    threading.Timer(0.3, admission.resume).start()
-    assert 0.25 < seconds_of(lambda: pid_of(wrapper)) < 0.5
-    admission.pause(60)
-    with deadline(0.2):
-        assert "paused" in str(refusal_of(wrapper))
-    admission.pause(0.2)
-    assert 0.15 < seconds_of(lambda: pid_of(wrapper)) < 0.5
-
-
-def test_all_processes_of_a_machine_share_the_pace_of_a_full_server(tmp_path: Path) -> None:
-    """Forty workers dial it four times a second together; where one found a slot the next may try at once."""
-    tmp_path.chmod(0o700)
-    paces = [SharedPace(OrderFile(("h", "1", "n", "u"), str(tmp_path)), 0.2) for _ in range(40)]
-    assert sum(pace.take_turn() for pace in paces) == 1
-    time.sleep(0.25)
-    assert sum(pace.take_turn() for pace in paces) == 1
-    paces[0].clear()
-    assert sum(pace.take_turn() for pace in paces) == 1
-    assert SharedPace(OrderFile(("h", "1", "n", "u"), "/proc/no/such"), 0.2).take_turn()

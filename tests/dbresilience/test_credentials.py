@@ -14,14 +14,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError
 from django.db import OperationalError, connections
 
 from config.postgres import program
 from dbresilience import dialling
-from dbresilience.checks import check_password_places
-from dbresilience.conf import Configuration
 from dbresilience.credentials import PasswordSource
 from dbresilience.errors import DatabaseUnavailable, PasswordUnavailable, classify
 from dbresilience.health import MEMORY_SECONDS
@@ -261,50 +258,6 @@ def answers(wrapper: Any) -> bool:
         return bool(pid_of(wrapper))
     except OperationalError:
         return False
-
-
-def read(settings: dict[str, Any]) -> Configuration:
-    return Configuration.from_settings("default", settings, debug=False)
-
-
-@pytest.mark.parametrize(
-    ("settings", "named"),
-    [
-        ({"PASSWORD": "x", "OPTIONS": {"password_file": "/run/x"}}, "password_file and by PASSWORD"),
-        ({"PASSWORD": "x", "OPTIONS": {"resilience": {"password": raises}}}, "'password'.* and by PASSWORD"),
-        ({"OPTIONS": {"resilience": {"password": raises, "password_file": "/run/x"}}}, "and by password_file"),
-        ({"OPTIONS": {"password": "x", "password_file": "/run/x"}}, r"password_file and by OPTIONS\['password'\]"),
-        ({"PASSWORD": raises, "OPTIONS": {"password": "x"}}, r"PASSWORD and by OPTIONS\['password'\]"),
-    ],
-)
-def test_two_places_are_one_too_many(settings: dict[str, Any], named: str) -> None:
-    """Which of them is meant is not for us to guess."""
-    with pytest.raises(ImproperlyConfigured, match=named):
-        read(settings)
-
-
-@pytest.mark.parametrize("options", [{"password_file": "/nowhere/x"}, {"resilience": {"password": "os.no_such"}}])
-def test_a_place_that_is_not_there_is_told_beforehand(
-    options: dict[str, Any], settings: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`manage.py check` warns; a build, which has no secrets, is not stopped."""
-    assert check_password_places(None) == []
-    monkeypatch.setitem(settings.DATABASES["default"], "OPTIONS", options)
-    (warning,) = check_password_places(None)
-    assert warning.id == "dbresilience.W001"
-    assert "DATABASES['default']: " in warning.msg
-
-
-@pytest.mark.parametrize("value", ["my secret", "secret", 5, "", "a.b-c"])
-def test_a_password_where_a_function_should_be_is_not_shown(value: Any) -> None:
-    """The error names the option, not what it has."""
-    if value == "":
-        assert read({"OPTIONS": {"resilience": {"password": value}}}).password is None
-        return
-    with pytest.raises(ImproperlyConfigured) as caught:
-        read({"OPTIONS": {"resilience": {"password": value}}})
-    assert "OPTIONS['resilience']['password']" in str(caught.value)
-    assert repr(value) not in str(caught.value)
 
 
 def test_nothing_shows_the_password(make_wrapper: MakeWrapper, url: str) -> None:

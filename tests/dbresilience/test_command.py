@@ -1,0 +1,189 @@
+"""`manage.py dbresilience`: what an operator types, and what becomes of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import connections, transaction
+
+from dbresilience import get_database_resources
+from dbresilience.base import DatabaseWrapper
+from dbresilience.operators import OrderFile
+from tests.settings import BASE_DIR
+from tests.support.postgres import ThrowawayPostgres, wait_until
+from tests.support.site import site_environment
+
+from .conftest import MakeWrapper, in_thread, orders_of, pid_of
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def command(database_url: str, folder: Path) -> Command:
+    """`command("pause", "--seconds=5")` as an operator would give it, in a process of its own."""
+
+    def run(*arguments: str, url: str = f"{database_url}?runtime_folder={folder}") -> Any:
+        return subprocess.run(
+            [sys.executable, "manage.py", "dbresilience", *arguments],
+            cwd=BASE_DIR, env=site_environment(DATABASE_URL=url), capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+
+    return run
+
+
+class Clients:
+    """Eight threads that write and read all the time, each as a request would."""
+
+    def __init__(self, make: Callable[[], DatabaseWrapper]) -> None:
+        self.errors: list[Exception] = []
+        self.answers = 0
+        self._make = make
+        self._stop = threading.Event()
+
+    def __enter__(self) -> Clients:
+        self._threads = [in_thread(self._work) for _ in range(8)]
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(20)
+
+    def _work(self) -> None:
+        wrapper = self._make()
+        while not self._stop.is_set():
+            try:
+                with transaction.atomic(using=wrapper.alias), wrapper.cursor() as cursor:
+                    cursor.execute("INSERT INTO counted DEFAULT VALUES")
+                    cursor.execute("SELECT pg_sleep(0.002)")
+                pid_of(wrapper)
+                self.answers += 1
+            except Exception as error:
+                self.errors.append(error)
+            time.sleep(0.005)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["fast", "smart"])
+def test_a_planned_restart_under_load_is_no_error(
+    make_wrapper: MakeWrapper,
+    folder: Path,
+    postgres: ThrowawayPostgres,
+    database_url: str,
+    command: Command,
+    mode: str,
+) -> None:
+    """Eight threads on four connections; pause, restart, resume: nobody is refused and nothing is lost."""
+    make = lambda: make_wrapper(pool={"max_size": 4, "timeout": 15}, runtime_folder=str(folder))  # noqa: E731
+    with make().cursor() as cursor:
+        cursor.execute("CREATE TABLE counted (number bigserial)")
+    with Clients(make) as clients:
+        time.sleep(0.5)
+        paused = command("pause", "--seconds=30", "--json")
+        facts = json.loads(paused.stdout)
+        assert paused.returncode == 0, paused.stderr
+        answers = clients.answers
+        started = time.monotonic()
+        postgres.restart(mode)
+        restarted = time.monotonic() - started
+        assert clients.answers == answers
+        resumed = command("resume")
+        assert resumed.stdout.startswith("Resumed"), resumed.stderr
+        wait_until(lambda: clients.answers > answers + 40, what="answers after the restart")
+    print(f"paused after {facts['waited_seconds']} s, restarted ({mode}) in {restarted:.2f} s, "
+          f"{clients.answers} answers, {len(clients.errors)} errors")  # fmt: skip
+    assert clients.errors == []
+    assert (facts["paused"], facts["at_work"]) == (True, 0)
+    assert facts["sessions_before"] >= 1
+    with make().cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM counted")
+        assert cursor.fetchone()[0] == clients.answers
+
+
+@pytest.fixture
+def in_transaction(make_wrapper: MakeWrapper, folder: Path) -> Iterator[DatabaseWrapper]:
+    wrapper = make_wrapper(runtime_folder=str(folder))
+    with transaction.atomic(using=wrapper.alias):
+        pid_of(wrapper)
+        yield wrapper
+
+
+@pytest.mark.slow
+def test_a_pause_that_cannot_be_is_withdrawn(in_transaction: DatabaseWrapper, command: Command) -> None:
+    """Exit code 1, and who is at work."""
+    refused = command("pause", "--wait-seconds=0.3")
+    assert refused.returncode == 1
+    assert "1 were still at work after 0.3 s" in refused.stderr
+    assert "idle in transaction for" in refused.stderr
+    assert "Waiting until nobody is at work: 1 at work, 0 idle." in refused.stdout
+    assert orders_of(in_transaction).read().paused_until == 0
+
+
+@pytest.mark.slow
+def test_the_pause_of_another_operator_is_not_withdrawn(in_transaction: DatabaseWrapper, command: Command) -> None:
+    """Who gives up takes back what they ordered, and nothing that was ordered since."""
+    file, refused = orders_of(in_transaction), []
+    thread = in_thread(lambda: refused.append(command("pause", "--wait-seconds=1.5")))
+    wait_until(lambda: file.read().paused_until, what="the first pause")
+    until = file.pause(90)
+    thread.join(30)
+    assert refused[0].returncode == 1
+    assert file.read().paused_until == until
+    file.resume()
+
+
+def test_a_mistake_of_ours_is_not_called_a_wrong_setting(
+    pooled: DatabaseWrapper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It keeps its traceback; another ENGINE is one line and exit code 2."""
+
+    def mistaken(file: OrderFile) -> None:
+        raise TypeError("a mistake of ours")
+
+    monkeypatch.setattr(OrderFile, "recycle", mistaken)
+    with pytest.raises(TypeError, match="a mistake of ours"):
+        call_command("dbresilience", "recycle", "--database", pooled.alias)
+    monkeypatch.setitem(connections.settings, "other", {**pooled.settings_dict, "ENGINE": "django.db.backends.sqlite3"})
+    with pytest.raises(CommandError, match=r"DATABASES\['other'\] does not use dbresilience") as caught:
+        call_command("dbresilience", "recycle", "--database", "other")
+    assert caught.value.returncode == 2
+    with pytest.raises(TypeError, match="does not use dbresilience"):
+        get_database_resources("other")
+    del connections["other"]
+
+
+@pytest.mark.slow
+def test_the_command_says_what_is_and_what_to_do(
+    pooled: DatabaseWrapper, command: Command, postgres: ThrowawayPostgres, database_url: str
+) -> None:
+    """Texts for people, JSON for programs, exit codes for scripts."""
+    pid_of(pooled)
+    said = command("pause", "--seconds=40").stdout
+    assert "Now: 0 at work, 1 idle." in said
+    assert "Restart PostgreSQL now, then run: manage.py dbresilience resume" in said
+    assert json.loads(command("resume", "--json").stdout) == {
+        "order": "resume", "database": "default", "was_paused": True,
+    }  # fmt: skip
+    assert command("resume").stdout == "'default' was not paused.\n"
+    assert command("recycle").returncode == 0
+    unseen = json.loads(command("pause", "--wait-seconds=0", "--json").stdout)
+    assert unseen["paused"]
+    assert "at_work" not in unseen
+    command("resume")
+    for wrong in (["pause", "--seconds=0"], ["pause", "--seconds=soon"], ["stop"], []):
+        assert command(*wrong).returncode == 2
+    assert command("pause", url=f"{database_url}?pool=false").returncode == 2
+    postgres.stop("fast")
+    away = command("pause", "--json")
+    assert away.returncode == 3
+    assert json.loads(away.stdout)["paused"] is False
+    assert orders_of(pooled).read().paused_until == 0
