@@ -174,16 +174,21 @@ class DeadlineMixin(_Connection):
 
     def commit(self) -> None:
         """Commit as psycopg does; once begun it has a second, since a COMMIT that is cut off leaves a doubt."""
-        with self._at_least_cleanup_seconds(even_if_over=False):
+        with self.time_to_clean_up(even_if_over=False):
             super().commit()
 
     def rollback(self) -> None:
         """Roll back as psycopg does, also when the deadline is over."""
-        with self._at_least_cleanup_seconds(even_if_over=True):
+        with self.time_to_clean_up(even_if_over=True):
             super().rollback()
 
     @contextmanager
-    def _at_least_cleanup_seconds(self, *, even_if_over: bool) -> Iterator[None]:
+    def time_to_clean_up(self, *, even_if_over: bool) -> Iterator[None]:
+        """Have `CLEANUP_SECONDS` at least for what ends a transaction or undoes a part of it.
+
+        Args:
+            even_if_over: whether also when no time is left at all.
+        """
         allowance = current_allowance()
         left = None if allowance is None else allowance.remaining(self.deadline_seconds)
         if left is None or left >= CLEANUP_SECONDS or (left <= 0 and not even_if_over):

@@ -11,7 +11,7 @@ connection; afterwards `connection.connection` is None, as after `close()`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from threading import current_thread
 from typing import Any
@@ -229,6 +229,20 @@ class ResilienceMixin(ExchangingMixin):
         finally:
             self._pins -= 1
             self.release_if_unneeded()
+
+    # Without time of their own, a savepoint that ran out of it would spoil the transaction around it.
+
+    def _savepoint_rollback(self, sid: str) -> None:
+        with self._time_to_clean_up():
+            super()._savepoint_rollback(sid)  # type: ignore[misc]  # not in the stubs
+
+    def _savepoint_commit(self, sid: str) -> None:
+        # Django releases a savepoint also after it has rolled back to it.
+        with self._time_to_clean_up():
+            super()._savepoint_commit(sid)  # type: ignore[misc]  # not in the stubs
+
+    def _time_to_clean_up(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.connection is None else self.connection.time_to_clean_up(even_if_over=True)
 
     def schema_editor(self, *args: Any, **kwargs: Any) -> Any:
         """Return a schema editor; connections greet their receivers anew afterwards.

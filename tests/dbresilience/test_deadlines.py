@@ -33,6 +33,11 @@ def sleep(wrapper: object, seconds: float) -> None:
         cursor.execute("SELECT pg_sleep(%s)", [seconds])
 
 
+def run(wrapper: object, query: str) -> None:
+    with wrapper.cursor() as cursor:  # type: ignore[attr-defined]
+        cursor.execute(query)
+
+
 def test_a_slow_statement_is_cancelled_and_its_connection_stays(make_wrapper: MakeWrapper) -> None:
     """The server is well and says so: 504, and nobody else pays for it."""
     wrapper = make_wrapper()
@@ -148,6 +153,44 @@ def test_a_transaction_that_runs_out_of_time_is_rolled_back(make_wrapper: MakeWr
     with wrapper.cursor() as cursor:
         cursor.execute("SELECT count(*), pg_backend_pid() FROM notes")
         assert cursor.fetchone() == (0, pid)
+
+
+@pytest.mark.parametrize("options", [{}, {"pool": False}, {"resilience": {"lease": "request"}}])
+def test_a_savepoint_that_runs_out_of_time_is_undone_alone(make_wrapper: MakeWrapper, options: dict[str, Any]) -> None:
+    """The transaction around it goes on; undoing has time of its own."""
+    wrapper = make_wrapper(**options)
+    run(wrapper, "CREATE TABLE notes (id int)")
+    with transaction.atomic(using=wrapper.alias):
+        run(wrapper, "INSERT INTO notes VALUES (1)")
+        with (
+            pytest.raises(OperationalError, match="cancel"),
+            deadline(0.3),
+            transaction.atomic(using=wrapper.alias),
+        ):
+            run(wrapper, "INSERT INTO notes VALUES (2)")
+            sleep(wrapper, 5)
+        run(wrapper, "INSERT INTO notes VALUES (3)")
+    with wrapper.cursor() as cursor:
+        cursor.execute("SELECT id FROM notes")
+        assert cursor.fetchall() == [(1,), (3,)]
+
+
+def test_a_savepoint_on_a_frozen_server_costs_the_deadline_and_no_more(
+    make_wrapper: MakeWrapper, postgres: ThrowawayPostgres
+) -> None:
+    """There is no connection any more on which anything could be undone; the transaction is over."""
+    wrapper = make_wrapper()
+    pid_of(wrapper)
+    with pytest.raises(OperationalError), transaction.atomic(using=wrapper.alias):
+        postgres.freeze()
+        started = time.monotonic()
+        with contextlib.suppress(OperationalError), deadline(0.3):
+            with transaction.atomic(using=wrapper.alias):
+                pid_of(wrapper)
+        assert time.monotonic() - started < 0.6
+        postgres.thaw()
+        pid_of(wrapper)
+    wait_until(lambda: _works(wrapper), timeout_seconds=1, what="an answer")
 
 
 def test_others_are_not_held_up(make_wrapper: MakeWrapper) -> None:
