@@ -5,15 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import psycopg
 import pytest
 
 from dbresilience import DatabaseUnavailable, deadline
 from dbresilience.admission import Admission
-from dbresilience.operators import OrderFile
-from dbresilience.pacing import SharedPace
 from tests.support.postgres import wait_until
 
 from .conftest import MakeWrapper, pid_of
@@ -150,15 +147,3 @@ def test_a_pause_is_waited_for(make_wrapper: MakeWrapper) -> None:
         assert "paused" in str(refusal_of(wrapper))
     admission.pause(0.2)
     assert 0.15 < seconds_of(lambda: pid_of(wrapper)) < 0.5
-
-
-def test_all_processes_of_a_machine_share_the_pace_of_a_full_server(tmp_path: Path) -> None:
-    """Forty workers dial it four times a second together; where one found a slot the next may try at once."""
-    tmp_path.chmod(0o700)
-    paces = [SharedPace(OrderFile(("h", "1", "n", "u"), str(tmp_path)), 0.2) for _ in range(40)]
-    assert sum(pace.take_turn() for pace in paces) == 1
-    time.sleep(0.25)
-    assert sum(pace.take_turn() for pace in paces) == 1
-    paces[0].clear()
-    assert sum(pace.take_turn() for pace in paces) == 1
-    assert SharedPace(OrderFile(("h", "1", "n", "u"), "/proc/no/such"), 0.2).take_turn()

@@ -13,7 +13,6 @@ from psycopg.rows import dict_row
 
 from dbresilience import CommitOutcomeUnknown, DatabaseUnavailable, no_retries, signals
 from dbresilience.base import DatabaseWrapper
-from dbresilience.purity import calls_only_pure_functions
 from dbresilience.session_state import is_plain_read
 from tests.support.postgres import ThrowawayPostgres, wait_until
 from tests.support.protocol import Message
@@ -152,15 +151,6 @@ def test_what_is_a_plain_read(query: str) -> None:
 def test_what_is_not(query: str) -> None:
     """What cannot be told is not repeated."""
     assert not is_plain_read(query)
-
-
-def test_djangos_own_functions_are_known() -> None:
-    """Those its ORM writes, and the ones of its PostgreSQL module."""
-    assert calls_only_pure_functions(
-        "SELECT COALESCE(a, 1), LOWER(b), COUNT(*) FILTER (WHERE c), SUM(d) OVER (PARTITION BY e), "
-        "JSONB_BUILD_OBJECT(f), ARRAY_AGG(g), TO_TSVECTOR(h), SIMILARITY(i, j), CAST(k AS numeric(10, 2)), "
-        "EXTRACT(YEAR FROM l), DATE_TRUNC('day', m), CONCAT((n)::text, (o)::text), EXISTS(SELECT 1), RANDOM()"
-    )
 
 
 @pytest.mark.parametrize("query", ["SELECT pay(1)", "INSERT INTO kept VALUES (2)", "SELECT nextval('counter')"])
