@@ -18,7 +18,7 @@ import psycopg
 
 from . import signals
 from .dialling import is_unexplained, nobody_listened
-from .errors import DatabaseUnavailable, classify
+from .errors import AcquireTimeout, DatabaseUnavailable, StatementOverdue, classify
 from .meanings import CANNOT_CONNECT, NO_WRITER, POOLER_FULL, SERVER_FULL, SHUTTING_DOWN, STARTING, Classification
 from .operators import is_at_work
 from .signals import emit
@@ -35,6 +35,7 @@ LISTEN_SECONDS = 0.1
 START_SECONDS = 0.2
 """Longest time between two probes of a server that is starting or being promoted."""
 LONGEST_DELAY_SECONDS = 1.0
+_SILENCE = (StatementOverdue, AcquireTimeout, psycopg.errors.ConnectionTimeout)
 FULL = frozenset({SERVER_FULL.name, POOLER_FULL.name})
 WORTH_A_PROBE = FULL | {NO_WRITER.name, SHUTTING_DOWN.name}
 """Troubles that pass in a moment: whoever comes waits for the next probe."""
@@ -49,6 +50,7 @@ class Admission:
         refusal: makes the exception for a request that is refused, from its cause.
         paused: makes the one for a request that waited in vain for the end of a pause.
         answered_since: whether the server has answered anybody since a moment, by `time.perf_counter`.
+        opened: called when the breaker has opened.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Admission:
         refusal: Callable[[Exception], DatabaseUnavailable],
         paused: Callable[[float], DatabaseUnavailable],
         answered_since: Callable[[float], bool],
+        opened: Callable[[], None] = lambda: None,
     ) -> None:
         self.clear = True
         """Whether everybody may pass; the only thing that is looked at for each lease."""
@@ -70,6 +73,7 @@ class Admission:
         self._refusal = refusal
         self._paused = paused
         self._answered_since = answered_since
+        self._when_opened = opened
         self._changed = threading.Condition()
         self._opened_at = 0.0
         self._paused_until = 0.0
@@ -136,7 +140,21 @@ class Admission:
         with self._changed:
             opened = self._open(cause)
         if opened:
-            emit(signals.breaker_opened, self._alias, cause=cause, classification=self.meaning)
+            self._tell_opened(cause)
+
+    def report_answer(self, moment: float) -> None:
+        """Close a breaker that silence had opened: at `moment` (`time.perf_counter`) the server answered somebody."""
+        with self._changed:
+            if moment <= self._suspected_at or not isinstance(self.cause, _SILENCE):
+                return
+            self.cause, self.clear = None, monotonic() >= self._paused_until
+            open_seconds = monotonic() - self._opened_at
+            self._changed.notify_all()
+        emit(signals.breaker_closed, self._alias, open_seconds=open_seconds)
+
+    def _tell_opened(self, cause: Exception) -> None:
+        emit(signals.breaker_opened, self._alias, cause=cause, classification=self.meaning)
+        self._when_opened()
 
     def report_suspicion(self, cause: Exception) -> None:
         """Let a probe find out whether the database is away; the breaker opens if it fails or hangs."""
@@ -166,6 +184,7 @@ class Admission:
         self.cause, self.meaning, self.clear = cause, classify(cause), False
         self.opened_total += 1
         self._opened_at = self._verdict_at = now
+        self._suspected_at = perf_counter()
         self._refused_since = None
         self._next_probe_at = now + self._delay(cause, now)
         return True
@@ -217,8 +236,8 @@ class Admission:
                     opened = self._open(cause)
                 self._suspicion = None
             self._changed.notify_all()
-        if opened:
-            emit(signals.breaker_opened, self._alias, cause=cause, classification=self.meaning)
+        if opened and cause is not None:
+            self._tell_opened(cause)
         elif was_open and cause is None:
             emit(signals.breaker_closed, self._alias, open_seconds=now - self._opened_at)
 

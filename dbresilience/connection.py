@@ -15,7 +15,7 @@ from .committing import CommittingMixin
 from .conf import WRITERS
 from .credentials import PasswordSource, connect_with
 from .cursors import leased
-from .dialling import dial, is_unexplained, read_refusal
+from .dialling import dial, end_attempt, is_unexplained, read_refusal
 from .errors import NOT_FOR_WRITING, is_fatal, mark
 from .overdue import DeadlineMixin
 
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from .lease import Lease
     from .observer import ConnectionObserver
     from .slow_queries import SlowQueryLog
-
-OUR_ARGUMENTS = ("slow_query_log", "log_addresses", "deadline_seconds", "hosts")
-"""Arguments of `ResilientConnection.connect` that psycopg's own does not know."""
 
 
 class ResilientConnection(CommittingMixin, DeadlineMixin, psycopg.Connection[Any]):
@@ -125,6 +122,8 @@ class ResilientConnection(CommittingMixin, DeadlineMixin, psycopg.Connection[Any
             if kwargs.get("target_session_attrs") in WRITERS and is_unexplained(error):
                 mark(error, NOT_FOR_WRITING)
             raise
+        finally:
+            end_attempt()
 
     @classmethod
     def _connect_gen(cls, conninfo: str = "", *, timeout: float | None = None) -> Any:

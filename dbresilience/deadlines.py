@@ -10,9 +10,10 @@ allowance anew.
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ContextDecorator, contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -73,34 +74,54 @@ def current_allowance() -> Allowance | None:
     return None if allowance is None or allowance.ended else allowance
 
 
-@contextmanager
-def deadline(seconds: float | None) -> Iterator[None]:
-    """Limit how long the block may wait for the database in total, or lift the limit of its request.
-
-    Also a decorator, for a function. Only the innermost block counts, whether it is shorter or longer than what is
-    around it, and what it waits is not counted there. In force in the thread or task that it was begun in.
+def deadline(seconds: float | None) -> AbstractContextManager[None]:
+    """Limit how long a block or decorated function may wait for the database in total, or lift its request's limit.
 
     Args:
         seconds: for waiting for a connection, for every statement and between attempts, together.
             None means no limit.
 
     Raises:
-        ValueError: `seconds` is not a positive number.
-        DatabaseUnavailable: raised within the block, when the time is over before a connection was had; it is
-            `OutOfTime` if it was over before one was asked for.
-        django.db.OperationalError: raised within the block, when a statement was cancelled, was never answered, or
-            was not sent any more (classes `timeout`, `deadline_exceeded`, `out_of_time`).
-        CommitOutcomeUnknown: raised within the block, when a COMMIT, or a write outside a transaction, was not
-            answered.
+        TypeError: `seconds` is not a number, or it decorates a coroutine or a generator, which would be over before it
+            has run.
+        ValueError: `seconds` is not more than 0.
+        DatabaseUnavailable: raised within the block, when the time is over before a connection was had.
+        django.db.OperationalError: raised within the block, when a statement was cancelled.
     """
-    if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
-        raise ValueError(f"deadline() takes seconds, more than 0, or None for no limit; it was given {seconds!r}.")
-    before = _current.get()
-    allowance = Allowance(seconds)
-    _current.set(allowance)
-    try:
-        yield
-    finally:
+    if seconds is not None:
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+            raise TypeError(f"deadline() takes seconds, such as deadline(2.5), or None; it was given {seconds!r}.")
+        if not (math.isfinite(seconds) and seconds > 0):
+            raise ValueError(f"deadline() takes seconds, more than 0, or None for no limit; it was given {seconds!r}.")
+    return _Deadline(seconds)
+
+
+class _Deadline(ContextDecorator, AbstractContextManager[None]):
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = seconds
+        self._entered: list[tuple[Allowance, Allowance | None]] = []
+
+    def __call__(self, function: Any) -> Any:
+        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+            raise TypeError(
+                f"deadline() cannot decorate the coroutine {function.__qualname__}(). Use it within, as a block."
+            )
+        if inspect.isgeneratorfunction(function):
+            raise TypeError(
+                f"deadline() cannot decorate the generator {function.__qualname__}(). Use it within, as a block."
+            )
+        return super().__call__(function)
+
+    def _recreate_cm(self) -> _Deadline:
+        return _Deadline(self._seconds)  # a decorated function may run in many threads at once
+
+    def __enter__(self) -> None:
+        allowance = Allowance(self._seconds)
+        self._entered.append((allowance, _current.get()))
+        _current.set(allowance)
+
+    def __exit__(self, *exception: object) -> None:
+        allowance, before = self._entered.pop()
         allowance.ended = True
         _current.set(before)
 

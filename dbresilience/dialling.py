@@ -13,6 +13,7 @@ import ctypes.util
 import errno
 import os
 import re
+import threading
 from collections.abc import Callable, Generator
 from functools import cache
 from pathlib import Path
@@ -49,7 +50,9 @@ def dial(
         psycopg.errors.ConnectionTimeout: one of the two times is over.
     """
     started = monotonic()
+    end_attempt()
     pgconn: Any = pq.PGconn.connect_start(conninfo.encode())
+    _attempts.last = pgconn
     set_verbosity = _set_verbosity()
     if set_verbosity is not None and pgconn.pgconn_ptr is not None:
         set_verbosity(pgconn.pgconn_ptr, _VERBOSE)
@@ -59,6 +62,7 @@ def dial(
             if set_verbosity is not None and pgconn.pgconn_ptr is not None:
                 set_verbosity(pgconn.pgconn_ptr, _DEFAULT)
             pgconn.nonblocking = 1
+            _attempts.last = None
             return pgconn
         if step not in _WAITS:
             break
@@ -70,6 +74,19 @@ def dial(
                 raise psycopg.errors.ConnectionTimeout("connection timeout expired", pgconn=_finish(pgconn))
     text = pgconn.get_error_message()
     raise psycopg.OperationalError(f"connection failed: {text}", pgconn=_finish(pgconn))
+
+
+_attempts = threading.local()
+
+
+def end_attempt() -> None:
+    """End what this thread's last attempt has left half open, because psycopg had no more patience with it.
+
+    Its socket would stay open until the garbage collector comes by, and a frozen server would make a session of it.
+    """
+    pgconn, _attempts.last = getattr(_attempts, "last", None), None
+    if pgconn is not None:
+        pgconn.finish()
 
 
 def _finish(pgconn: Any) -> Any:

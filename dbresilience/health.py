@@ -14,14 +14,10 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from time import monotonic, perf_counter
 from typing import Any
 
-import psycopg
-
-from .connection import OUR_ARGUMENTS
-from .credentials import connect_with
+from .connection import ResilientConnection
 from .errors import classify
 from .meanings import CANNOT_CONNECT, CONNECTION_LOST
 
@@ -86,16 +82,11 @@ class HealthProbe:
         started: float | None = None
         try:
             arguments = dict(self._connect_arguments())
-            if (hosts := arguments.get("hosts")) is not None:
-                arguments |= hosts.arguments()
-            for ours in (*OUR_ARGUMENTS, "cursor_factory"):
-                arguments.pop(ours, None)
             # 2 seconds is the least libpq accepts. A black hole ends after 5 (in milliseconds),
             # so that the check in flight does not stay for ever.
             arguments |= {"connect_timeout": 2, "tcp_user_timeout": 5000, "autocommit": True}
-            source = arguments.pop("password_source", None)
             with (
-                connect_with(source, partial(psycopg.connect, **arguments)) as connection,
+                ResilientConnection.connect(**arguments) as connection,
                 socket.socket(fileno=os.dup(connection.fileno())) as self._socket,
             ):
                 started = perf_counter()

@@ -112,6 +112,8 @@ class Pool(Acquiring):
                 return
         if lease.last_error is None and lease.seen_at > lease.acquired_at:
             self.answered_at = lease.seen_at
+            if not self.admission.clear:
+                self.admission.report_answer(lease.seen_at)
         if generation.condemned:
             connection.close()
             # The successor was kept small so that the sum stays within max_size.

@@ -14,6 +14,7 @@ from .generation import Generation
 from .generations import Generations, Pool
 from .liveness import is_hung_up
 from .operators import OrderFile
+from .overdue import SUSPICIOUS_SECONDS
 from .pacing import SharedPace
 from .physical import PhysicalConnections
 from .snapshot import paused, unreachable
@@ -56,6 +57,7 @@ class Recovery:
             refusal=lambda cause: unreachable(pool.alias, cause, configuration),
             paused=lambda waited_seconds: paused(pool.snapshot(), waited_seconds, configuration),
             answered_since=lambda moment: pool.answered_at > moment,
+            opened=self._end_current,
         )
         self._pool = pool
         self._connect_arguments = connect_arguments
@@ -88,7 +90,15 @@ class Recovery:
 
     def connection_silent(self) -> None:
         """Ask whether the server answers at all; those who come meanwhile need not find out one by one."""
-        self.admission.report_suspicion(StatementOverdue("A statement has not been answered for seconds."))
+        self.admission.report_suspicion(
+            StatementOverdue(f"A statement has not been answered for {SUSPICIOUS_SECONDS:g} s or more.")
+        )
+
+    def _end_current(self) -> None:
+        """Wake those who wait for a connection, since none will come back soon."""
+        generation = self.generations.current
+        if generation is not None:
+            self.generations.condemn(generation, "the server cannot be reached", unreachable=True)
 
     def take_parked(self) -> ResilientConnection | None:
         """Hand over the connection that a probe has left, once."""

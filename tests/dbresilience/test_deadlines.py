@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import psycopg
 import pytest
 from django.core.handlers.base import BaseHandler
 from django.db import OperationalError, transaction
@@ -15,7 +14,6 @@ from django.http import HttpResponse, StreamingHttpResponse
 from django.test import RequestFactory
 
 from dbresilience import OutOfTime, classify, deadline, signals
-from dbresilience.base import DatabaseWrapper
 from dbresilience.deadlines import _allowance_of_request, current_allowance
 from tests.support.postgres import ThrowawayPostgres, wait_until
 
@@ -253,99 +251,42 @@ def test_no_deadline_lifts_the_one_of_the_request(make_wrapper: MakeWrapper) -> 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
 def test_nonsense_is_refused(seconds: float) -> None:
-    """With the value in the text."""
-    with pytest.raises(ValueError, match="more than 0"), deadline(seconds):
-        pass
+    """With the value in the text, where it is said."""
+    with pytest.raises(ValueError, match="more than 0"):
+        deadline(seconds)
 
 
-def test_an_old_libpq_is_cancelled_from_a_thread(make_wrapper: MakeWrapper, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its own cancel call knows no time-out."""
-    monkeypatch.setattr(psycopg.capabilities, "has_cancel_safe", lambda check=False: False)
+@pytest.mark.parametrize("mistake", ["3", True, lambda: 1])
+def test_what_is_no_number_is_refused(mistake: Any) -> None:
+    """A decorator without its seconds, too."""
+    with pytest.raises(TypeError, match="takes seconds"):
+        deadline(mistake)
+
+
+def test_what_would_be_over_before_it_runs_is_refused() -> None:
+    """A coroutine and a generator."""
+
+    async def coroutine() -> None: ...
+
+    def generator() -> Iterator[int]:
+        yield 1
+
+    for function in (coroutine, generator):
+        with pytest.raises(TypeError, match="cannot decorate"):
+            deadline(1)(function)
+
+
+def test_a_function_with_a_deadline(make_wrapper: MakeWrapper) -> None:
+    """Each call has the whole time; it may call itself."""
     wrapper = make_wrapper()
-    pid = pid_of(wrapper)
-    with deadline(0.4), pytest.raises(OperationalError) as caught:
-        sleep(wrapper, 5)
-    assert classify(caught.value).name == "timeout"
-    assert pid_of(wrapper) == pid
 
+    @deadline(0.4)
+    def nap(depth: int) -> None:
+        sleep(wrapper, 0.25)
+        if depth:
+            nap(depth - 1)
+            with pytest.raises(OperationalError):
+                sleep(wrapper, 0.25)
 
-def test_a_frozen_server_is_noticed_long_before_the_deadline(
-    make_wrapper: MakeWrapper, postgres: ThrowawayPostgres
-) -> None:
-    """By a probe, when a statement is silent; whoever comes then is refused at once."""
-    wrapper = make_wrapper(pool={"max_size": 2})
-    pid_of(wrapper)
-    postgres.freeze()
-
-    def wait_in_vain() -> None:
-        other = make_wrapper(pool={"max_size": 2})
-        with deadline(30), contextlib.suppress(OperationalError):
-            pid_of(other)
-        other.close()
-
-    thread = in_thread(wait_in_vain)
-    admission = wrapper.resources.pool.admission  # type: ignore[union-attr]
-    wait_until(lambda: admission.state == "open", timeout_seconds=6, what="an open breaker")
-    postgres.thaw()
-    thread.join(5)
-    wait_until(lambda: _works(wrapper), timeout_seconds=1, what="an answer")
-
-
-def test_a_slow_statement_is_no_outage(make_wrapper: MakeWrapper, postgres: ThrowawayPostgres) -> None:
-    """The probe that asks is answered, and leaves no connection behind."""
-    wrapper = make_wrapper(pool={"max_size": 1})
-    with deadline(10):
-        sleep(wrapper, 3.6)
-    assert wrapper.resources.pool.admission.opened_total == 0  # type: ignore[union-attr]
-    wait_until(lambda: postgres.backends(wrapper.settings_dict["NAME"]) == 1, timeout_seconds=3)
-
-
-def test_rows_that_trickle_in_are_late_too(make_wrapper: MakeWrapper) -> None:
-    """The socket is never silent, and the deadline is kept."""
-    wrapper = make_wrapper()
-    started = time.monotonic()
-    with deadline(0.5), wrapper.cursor() as cursor, pytest.raises(OperationalError):
-        cursor.execute("SELECT repeat('x', 9000), pg_sleep(0.02) FROM generate_series(1, 200)")
-    assert time.monotonic() - started < 1
-
-
-def test_after_a_freeze_what_follows_is_refused_as_an_outage(
-    make_wrapper: MakeWrapper, postgres: ThrowawayPostgres
-) -> None:
-    """A middleware that stores the session on the way out must not turn the 503 into a 504."""
-    wrapper = make_wrapper()
-    pid_of(wrapper)
-    postgres.freeze()
-    with deadline(0.4):
-        for _ in range(2):
-            with pytest.raises(OperationalError) as caught:
-                pid_of(wrapper)
-            assert classify(caught.value).status == 503
-    postgres.thaw()
-
-
-def test_a_slow_statement_and_a_role_without_a_spare_connection(
-    make_wrapper: MakeWrapper, postgres: ThrowawayPostgres
-) -> None:
-    """The probe is told that there are too many: an answer, so nobody is refused."""
-    wrapper = make_wrapper(pool={"max_size": 2})
-    name = wrapper.settings_dict["NAME"]
-    postgres.execute("CREATE ROLE limited LOGIN SUPERUSER")
-    postgres.execute(f"ALTER DATABASE {name} CONNECTION LIMIT 2")
-    postgres.execute("ALTER ROLE limited NOSUPERUSER")
-    wrapper.settings_dict["USER"] = "limited"
-    with wrapper.cursor() as one, wrapper.cursor():
-        one.execute("SELECT 1")
-        thread = in_thread(lambda: _sleep_elsewhere(make_wrapper, wrapper))
-        time.sleep(4.2)
-        one.execute("SELECT 2")
-        thread.join(5)
-    assert wrapper.resources.pool.admission.opened_total == 0  # type: ignore[union-attr]
-    postgres.execute("DROP ROLE limited")
-
-
-def _sleep_elsewhere(make_wrapper: MakeWrapper, like: DatabaseWrapper) -> None:
-    other = DatabaseWrapper(like.settings_dict, like.alias)
-    with deadline(20):
-        sleep(other, 4.5)
-    other.close()
+    nap(1)
+    assert current_allowance() is None

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+
 import psycopg
 import pytest
 
 from dbresilience.connection import ResilientConnection
 from dbresilience.dialling import nobody_listened
+from dbresilience.health import HealthProbe
 from tests.support.ports import free_port
-from tests.support.postgres import ThrowawayPostgres
+from tests.support.postgres import ThrowawayPostgres, wait_until
 
 from .conftest import MakeWrapper
 
@@ -61,3 +64,19 @@ def test_errors_of_a_session_are_not_verbose(make_wrapper: MakeWrapper) -> None:
         cursor.cursor.execute("nonsense")
     assert "42601" not in str(caught.value)
     assert "LOCATION" not in str(caught.value)
+
+
+def test_an_attempt_that_was_given_up_is_ended(database_url: str, postgres: ThrowawayPostgres) -> None:
+    """By hand, not by the garbage collector: a server that was frozen would make a session of each when it goes on."""
+    postgres.freeze()
+    gc.disable()
+    try:
+        for _ in range(2):
+            with pytest.raises(psycopg.OperationalError):
+                ResilientConnection.connect(database_url, connect_timeout=2)
+        probe = HealthProbe(lambda: {"conninfo": database_url})
+        assert not probe.check(timeout_seconds=3).healthy
+        postgres.thaw()
+        wait_until(lambda: postgres.backends(database_url.rpartition("/")[2]) == 0, what="an end of all sessions")
+    finally:
+        gc.enable()
