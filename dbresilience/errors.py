@@ -28,7 +28,10 @@ from .meanings import (
     OUT_OF_TIME,
     OUTCOME_UNKNOWN,
     POOL_EXHAUSTED,
+    POOLER_FULL,
+    POOLER_LOST_SERVER,
     POOLER_TEXTS,
+    POOLER_UNAVAILABLE,
     PROTOCOL,
     SESSION_ENDED,
     STALE_PLAN,
@@ -169,16 +172,25 @@ def is_session_lost(error: psycopg.Error) -> bool:
     """Whether the session ended instead of answering, as opposed to answering with an error."""
     if isinstance(error, StatementOverdue):
         return error.was_sent
-    if error.sqlstate is not None:
+    if error.sqlstate is not None and error.diag.severity_nonlocalized is not None:
         return is_fatal(error.diag.severity_nonlocalized)
-    return _classify_psycopg(error) is CONNECTION_LOST
+    # Poolers do not send that field.
+    return _classify_psycopg(error) in (CONNECTION_LOST, POOLER_LOST_SERVER, POOLER_UNAVAILABLE)
+
+
+def is_answer(error: psycopg.Error) -> bool:
+    """Whether the server itself said that the statement failed, so that nothing came of it."""
+    return error.sqlstate is not None and error.diag.severity_nonlocalized == "ERROR"
 
 
 def was_sent(error: psycopg.Error) -> bool:
-    """Whether the statement may have reached the server: False when psycopg found the connection closed before."""
+    """Whether the statement may have reached the server: False when psycopg found the connection closed before, or
+    when a pooler had no session for it."""
     if isinstance(error, StatementOverdue):
         return error.was_sent
-    return error.sqlstate is not None or "connection is closed" not in str(error)
+    if error.sqlstate is not None:
+        return _classify_psycopg(error) is not POOLER_FULL
+    return "connection is closed" not in str(error)
 
 
 def _classify_psycopg(exc: psycopg.Error) -> Classification:

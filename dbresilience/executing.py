@@ -18,6 +18,7 @@ from .errors import (
     RAISED_BY_OWN_READ_ONLY,
     CommitOutcomeUnknown,
     StatementOverdue,
+    is_answer,
     is_session_lost,
     mark,
     was_sent,
@@ -264,7 +265,11 @@ class LeasedCursorMixin(_Cursor):
         if error.sqlstate is None and connection.pgconn.status == ConnStatus.OK:
             if not isinstance(error, StatementOverdue):
                 mark(error, RAISED_BY_CLIENT)
-        elif connection.autocommit and is_session_lost(error) and was_sent(error):
+        elif (
+            connection.autocommit
+            and (is_session_lost(error) or (connection.pgconn.status != ConnStatus.OK and not is_answer(error)))
+            and was_sent(error)
+        ):
             traits = traits_of(query, connection)
             if traits is not None and traits.writes:
                 mark(error, OUTCOME_LOST)

@@ -2,61 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
-import subprocess
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from dbresilience import retry
-from tests.support.ports import free_port
-from tests.support.postgres import ThrowawayPostgres, wait_until
+from dbresilience import CommitOutcomeUnknown, retry
+from tests.support.pgbouncer import pgbouncer
+from tests.support.postgres import ThrowawayPostgres
 from tests.support.protocol import is_commit
 from tests.support.proxy import ANSWERED, SEEN, SENT, Proxy
-from tests.support.system_tools import missing_tool
 
-from .conftest import MakeWrapper, insert, run
+from .conftest import MakeWrapper, insert, run, stored
 
 
 @pytest.fixture
 def bouncer_port(postgres: ThrowawayPostgres) -> Iterator[int]:
-    """A PgBouncer before the server, in transaction mode."""
-    pgbouncer = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
-    if pgbouncer is None:
-        missing_tool("PgBouncer is not installed")
-    port = free_port()
-    # It refuses to run as root; the server's user is at hand.
-    user = postgres.data.owner() if os.getuid() == 0 else None
-    with tempfile.TemporaryDirectory() as folder:
-        configuration = Path(folder) / "bouncer.ini"
-        configuration.write_text(
-            f"[databases]\n* = host=127.0.0.1 port={postgres.port} user=postgres\n[pgbouncer]\n"
-            "listen_addr = 127.0.0.1\n"
-            f"listen_port = {port}\nunix_socket_dir =\nauth_type = any\npool_mode = transaction\n"
-        )
-        for path, mode in ((Path(folder), 0o755), (configuration, 0o644)):
-            path.chmod(mode)
-        process = subprocess.Popen(
-            [pgbouncer, "-q", configuration], user=user, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        try:
-            wait_until(lambda: _accepts(port), what="PgBouncer")
-            yield port
-        finally:
-            process.terminate()
-            process.wait(10)
-
-
-def _accepts(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-    except OSError:
-        return False
-    return True
+    with pgbouncer(postgres, postgres.port) as port:
+        yield port
 
 
 @pytest.mark.parametrize(("after", "runs"), [(SEEN, 2), (SENT, 1), (ANSWERED, 1)])
@@ -82,3 +44,26 @@ def test_behind_pgbouncer_too(
         assert run(wrapper, "SELECT n FROM kept") == [(1,)]
         wrapper.close()
         wrapper.resources.close()
+
+
+def test_a_write_that_pgbouncer_lost_its_server_for_is_of_unknown_outcome(
+    make_wrapper: MakeWrapper, postgres: ThrowawayPostgres, database_url: str
+) -> None:
+    """PgBouncer's own errors have no severity that is not translated, and yet its client's session is over."""
+    ran: list[int] = []
+    with Proxy(postgres.port) as proxy, pgbouncer(postgres, proxy.port) as port:
+        wrapper = make_wrapper(url=f"postgresql://postgres@127.0.0.1:{port}/{database_url.rpartition('/')[2]}")
+        run(wrapper, "CREATE TABLE kept (n int)")
+        proxy.cut_when(lambda message: message.sql.startswith("INSERT"), after=ANSWERED, how="close")
+
+        @retry(using=wrapper.alias)
+        def unit() -> None:
+            ran.append(1)
+            run(wrapper, "INSERT INTO kept VALUES (1)")
+
+        with pytest.raises(CommitOutcomeUnknown):
+            unit()
+        wrapper.close()
+        wrapper.resources.close()
+    assert ran == [1]
+    assert stored(postgres, database_url) == [1]
