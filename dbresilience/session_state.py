@@ -21,9 +21,15 @@ from .purity import calls_only_pure_functions
 if TYPE_CHECKING:
     from .connection import ResilientConnection
 
+# What may stand before a statement that is certain to be what it looks like. A comment within a comment is none of it:
+# only a parser can tell where that ends.
+_BEFORE = r"(?:[\s(]|--[^\n]*\n|/\*(?:(?!\*/|/\*).)*\*/)*"
+# Where seeing too much is harmless.
+_PERHAPS_BEFORE = r"(?:\s|--[^\n]*\n|/\*.*?\*/)*"
+
 _LEAVES_STATE = re.compile(
-    r"""
-    (?:^|;)\s*(?:(?:--[^\n]*\n|/\*.*?\*/)\s*)*          # at the start of a statement, after comments
+    rf"""
+    (?:^|;){_PERHAPS_BEFORE}          # at the start of a statement, after comments
     (?: SET\s+(?!LOCAL\b|TRANSACTION\b|CONSTRAINTS\b)
       | LISTEN\b | LOAD\b
       | PREPARE\s+(?!TRANSACTION\b)
@@ -39,21 +45,22 @@ _LEAVES_STATE = re.compile(
 )
 
 _ONLY_READS = re.compile(
-    r"\s*(?:(?:--[^\n]*\n|/\*.*?\*/)\s*)*\(*\s*"
-    r"(?:SELECT|SHOW|EXPLAIN|VALUES|TABLE|FETCH|DECLARE|BEGIN|SET|SAVEPOINT|RELEASE|ROLLBACK|WITH)\b",
+    rf"{_BEFORE}(?:SELECT|SHOW|EXPLAIN|VALUES|TABLE|FETCH|DECLARE|BEGIN|SET|SAVEPOINT|RELEASE|ROLLBACK|WITH)\b",
     re.IGNORECASE | re.DOTALL,
 )
 
-_SELECT = re.compile(r"[\s(]*(?:SELECT|VALUES|TABLE|WITH)\b", re.IGNORECASE)
-_WRITES_ALL_THE_SAME = re.compile(r"\bINTO\b|\bANALYZE\b|\bEXECUTE\b", re.IGNORECASE)
-_WRITES_WITHIN = re.compile(r"[\s(]*WITH\b.*\b(?:INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORECASE | re.DOTALL)
+_SELECT = re.compile(rf"{_BEFORE}(?:SELECT|VALUES|TABLE|WITH)\b", re.IGNORECASE | re.DOTALL)
+_WRITES_ALL_THE_SAME = re.compile(r"\bINTO\b|\bANALY[ZS]E\b|\bEXECUTE\b", re.IGNORECASE)
+_WRITES_WITHIN = re.compile(rf"{_BEFORE}WITH\b.*\b(?:INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORECASE | re.DOTALL)
 _CHANGES_ROWS = re.compile(
-    r"\s*(?:INSERT|UPDATE|DELETE|MERGE)\b|\s*WITH\b.*\b(?:INSERT\s+INTO|DELETE\s+FROM|MERGE\s+INTO|UPDATE\b.*\bSET)\b",
+    rf"{_BEFORE}(?:(?:INSERT|UPDATE|DELETE|MERGE)\b"
+    r"|WITH\b.*\b(?:INSERT\s+INTO|DELETE\s+FROM|MERGE\s+INTO|UPDATE\b.*\bSET)\b)",
     re.IGNORECASE | re.DOTALL,
 )
 _BY_HAND = re.compile(
-    r"(?:^|;)\s*(?:BEGIN|START|COMMIT|END|ABORT|PREPARE\s+TRANSACTION|ROLLBACK(?!\s+(?:WORK\s+|TRANSACTION\s+)?TO\b))\b",
-    re.IGNORECASE,
+    rf"(?:^|;){_PERHAPS_BEFORE}"
+    r"(?:BEGIN|START|COMMIT|END|ABORT|PREPARE\s+TRANSACTION|ROLLBACK(?!\s+(?:WORK\s+|TRANSACTION\s+)?TO\b))\b",
+    re.IGNORECASE | re.DOTALL,
 )
 
 _MOST_KNOWN = 1000  # texts; an ORM makes the same few again and again

@@ -120,6 +120,8 @@ def test_no_retries_is_off(one: DatabaseWrapper, proxy: Proxy, repeated: list[in
         "TABLE kept",
         "SELECT pg_catalog.now()",
         "SELECT /* route='/chat' */ n FROM kept",
+        "/* app:shop */ SELECT n FROM kept",
+        "-- why\nSELECT 1",
     ],
 )
 def test_what_is_a_plain_read(query: str) -> None:
@@ -141,6 +143,11 @@ def test_what_is_a_plain_read(query: str) -> None:
         "SELECT 1; DELETE FROM kept",
         "WITH gone AS (DELETE FROM kept RETURNING n) SELECT n FROM gone",
         "EXPLAIN ANALYZE DELETE FROM kept",
+        "/* app:shop */ WITH u AS (UPDATE kept SET n = 1 RETURNING n) SELECT n FROM u",
+        "(/* why */ WITH gone AS (DELETE FROM kept RETURNING n) SELECT n FROM gone)",
+        "/* a */ INSERT INTO kept /* b */ SELECT 1",
+        "/* a */ DELETE FROM kept /* b */ VALUES",
+        "/* a /* b */ SELECT */ DELETE FROM kept",
         "INSERT INTO kept VALUES (1)",
         "CALL pay()",
         "SELECTION",

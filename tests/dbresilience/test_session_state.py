@@ -154,3 +154,32 @@ def test_what_leaves_something_is_recognised(one: DatabaseWrapper, query: str | 
     traits = traits_of(query, one.connection)
     assert traits is not None
     assert traits.leaves_state
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "/* app:shop */ WITH u AS (UPDATE kept SET n = n + 1 RETURNING n) SELECT n FROM u",
+        "/* a */ DELETE FROM kept /* b */ TABLE", "EXPLAIN ANALYSE DELETE FROM kept",
+        "explain (analyse) delete from kept", "/* a /* b */ SELECT */ DELETE FROM kept",
+    ],
+)  # fmt: skip
+def test_a_write_behind_a_comment_is_a_write(query: str) -> None:
+    """Tools that tag statements put their comment in front."""
+    traits = traits_of(query, None)  # type: ignore[arg-type]  # needed for psycopg's objects only
+    assert traits is not None
+    assert traits.writes
+
+
+@pytest.mark.parametrize("query", ["/* app */ INSERT INTO kept VALUES (1)", "-- why\nDELETE FROM kept"])
+def test_its_transaction_can_be_looked_up(query: str) -> None:
+    """As without the comment."""
+    traits = traits_of(query, None)  # type: ignore[arg-type]
+    assert traits is not None
+    assert traits.changes_rows
+
+
+def test_a_transaction_by_hand_is_seen_behind_a_comment() -> None:
+    traits = traits_of("/* app */ BEGIN", None)  # type: ignore[arg-type]
+    assert traits is not None
+    assert traits.is_by_hand
