@@ -1,11 +1,11 @@
 """What became of a COMMIT that was sent and never answered.
 
-PostgreSQL tells it to who knows the transaction's id (manual, `pg_xact_status`). The id is asked for in
-the same message as the first statement that changes rows, so it costs no round trip.
+PostgreSQL tells it to who knows the transaction's id (manual, `pg_xact_status`; see `transaction_ids`).
 
 Can the answer be believed? After a crash, or on a promoted standby, the server may have lost the last of its log, and
 then gives the same id to another transaction. So the position of the log is remembered with the id: "committed" is
-believed of a server that has not recovered since, or that got at least as far while it recovered.
+believed of a server that has not recovered since, or that got at least as far while it recovered. Another cluster, to
+which a name or a pooler may lead by now, is not believed at all: every cluster has a number of its own.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import psycopg
 
@@ -24,63 +23,30 @@ from . import signals
 from .deadlines import seconds_left, spend
 from .errors import ROLLED_BACK, CommitOutcomeUnknown, mark
 from .signals import emit
+from .transaction_ids import CLUSTER
 
 if TYPE_CHECKING:
     from .connection import ResilientConnection
     from .lease import Lease
+    from .transaction_ids import TransactionId
 
-MOST_SECONDS = 5.0
+LONGEST_LOOK_UP_SECONDS = 5.0
 """Longest time that an outcome is looked up for, if the request has as much."""
-_PAUSES_SECONDS = (0.0, 0.01, 0.02, 0.05, 0.1)
+_DELAYS_SECONDS = (0.0, 0.01, 0.02, 0.05, 0.1)
 _ORPHANED_AFTER_SECONDS = 0.25
 """How long an id must be in progress before its session is taken for one that COMMIT never reached."""
 
-CAN_ASK = hasattr(psycopg.Cursor, "set_result")
-"""Before psycopg 3.3 there is no way back to the first result of two."""
-
-_ID = (
-    "SELECT pg_catalog.pg_current_xact_id_if_assigned(), pg_catalog.pg_current_wal_insert_lsn(), "
-    "pg_catalog.pg_last_wal_replay_lsn()"
-)
-# On a line of its own, since the statement before may end in a comment.
-_AND_ID = f"\n;{_ID}"
 _BELIEVED = (
-    "SELECT NOT pg_is_in_recovery(), pg_last_wal_replay_lsn() IS NULL"
+    f"SELECT {CLUSTER}, NOT pg_is_in_recovery(), pg_last_wal_replay_lsn() IS NULL"
     " OR pg_last_wal_replay_lsn() IS NOT DISTINCT FROM %s::pg_lsn OR pg_last_wal_replay_lsn() >= %s::pg_lsn"
 )
 _STATUS = "SELECT pg_xact_status(%s::xid8)"
 _END_ORPHAN = (
-    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%%'"
+    "SELECT pid FROM pg_stat_activity WHERE state LIKE 'idle in transaction%%'"
     " AND usename = current_user AND backend_xid::text = (%s::numeric %% 4294967296)::text"
+    " AND pg_terminate_backend(pid)"
 )
 _FUTURE = "22023"
-
-
-class TransactionId(NamedTuple):
-    """A transaction's id, the position of the log when it was known, and where its server's last recovery ended."""
-
-    xid: bytes
-    position: bytes
-    recovered: bytes | None
-
-
-def execute_and_ask(cursor: Any, execute: Callable[..., Any], query: str, params: Any, kwargs: dict[str, Any]) -> None:
-    """Execute one statement that changes rows, and learn its transaction's id, which is then hidden from the cursor."""
-    execute(query + _AND_ID, params, **kwargs)
-    cursor.lease.transaction_id = _read(cursor.take_last_result())
-
-
-def ask_before_commit(connection: ResilientConnection, lease: Lease) -> None:
-    """Learn the id by a round trip of its own, where it could not be had otherwise."""
-    if connection.is_read_only_server:
-        return
-    with psycopg.Cursor(connection) as cursor:
-        lease.transaction_id = _read(cursor.execute(_ID).pgresult)
-
-
-def _read(result: Any) -> TransactionId | None:
-    xid = result.get_value(0, 0)
-    return None if xid is None else TransactionId(xid, result.get_value(0, 1), result.get_value(0, 2))
 
 
 def settle(connection: ResilientConnection, lease: Lease | None, error: psycopg.Error) -> bool:
@@ -95,7 +61,7 @@ def settle(connection: ResilientConnection, lease: Lease | None, error: psycopg.
     if lease.transaction_id is None:
         reason = "the transaction's id is not known"
     else:
-        seconds = seconds_left(MOST_SECONDS, lease.pool.configuration.deadline_seconds)
+        seconds = seconds_left(LONGEST_LOOK_UP_SECONDS, lease.pool.configuration.deadline_seconds)
         outcome, reason = _LookUp(connection, lease, lease.transaction_id).run(seconds)
         spend(monotonic() - began)
     emit(
@@ -120,12 +86,15 @@ def _unknown(reason: str) -> str:
     )
 
 
-_one_at_a_time = threading.Lock()
+MOST_AT_ONCE = 4
+"""Look-ups of this process: one that waits for its session's end does not hold up all others, and a crowd that was cut
+off together does not come back as a crowd."""
+_turns = threading.BoundedSemaphore(MOST_AT_ONCE)
 
 
 def _forget_in_child() -> None:
-    global _one_at_a_time
-    _one_at_a_time = threading.Lock()
+    global _turns
+    _turns = threading.BoundedSemaphore(MOST_AT_ONCE)
 
 
 if hasattr(os, "register_at_fork"):
@@ -136,6 +105,7 @@ class _LookUp:
     """Asks on a new connection outside the pool, in a thread, since no server can be relied upon to answer in time."""
 
     def __init__(self, connection: ResilientConnection, lease: Lease, transaction: TransactionId) -> None:
+        self._alias = lease.pool.alias
         self._connect = type(connection).connect
         self._arguments = {
             **lease.pool.connect_arguments(), "autocommit": True, "connect_timeout": 2, "slow_query_log": None,
@@ -151,8 +121,8 @@ class _LookUp:
         if seconds <= 0:
             return "unknown", "the request's deadline has passed"
         self._until = monotonic() + seconds
-        lock = _one_at_a_time
-        if not lock.acquire(timeout=seconds):
+        turns = _turns
+        if not turns.acquire(timeout=seconds):
             return "unknown", self._problem
         try:
             thread = threading.Thread(target=self._ask, name="dbresilience-commit-lookup", daemon=True)
@@ -161,7 +131,7 @@ class _LookUp:
         except RuntimeError:  # the interpreter ends
             return "unknown", self._problem
         finally:
-            lock.release()
+            turns.release()
         if self._found is None and self._socket is not None:
             with suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
@@ -169,7 +139,7 @@ class _LookUp:
 
     def _ask(self) -> None:
         for attempt in range(1000):
-            sleep(_PAUSES_SECONDS[min(attempt, len(_PAUSES_SECONDS) - 1)])
+            sleep(_DELAYS_SECONDS[min(attempt, len(_DELAYS_SECONDS) - 1)])
             if monotonic() >= self._until:
                 return
             try:
@@ -186,8 +156,10 @@ class _LookUp:
                 return
 
     def _ask_on(self, connection: ResilientConnection) -> tuple[str, str] | None:
-        xid, position, recovered = self._transaction
-        is_writer, is_believed = connection.execute(_BELIEVED, [recovered, position]).fetchone()
+        xid, position, recovered, own_cluster = self._transaction
+        cluster, is_writer, is_believed = connection.execute(_BELIEVED, [recovered, position]).fetchone()
+        if cluster != own_cluster:
+            return "unknown", "the address leads to another database cluster by now"
         if not is_writer:
             self._problem = "a standby cannot say"
             return None
@@ -210,6 +182,7 @@ class _LookUp:
             self._problem = "the transaction is still in progress"
             if is_believed and monotonic() > orphaned_at:
                 # COMMIT never reached that session. It would keep its locks until somebody notices.
-                connection.execute(_END_ORPHAN, [xid])
+                for (pid,) in connection.execute(_END_ORPHAN, [xid]).fetchall():
+                    emit(signals.orphaned_session_ended, self._alias, backend_pid=pid)
             sleep(0.02)
         return None

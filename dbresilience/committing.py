@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
 
-from .commits import ask_before_commit, settle
+from .commits import settle
 from .errors import CommitOutcomeUnknown, is_session_lost
 from .liveness import is_alive
+from .transaction_ids import ask_before_commit
 from .units import current_unit, note_stored
 
 if TYPE_CHECKING:

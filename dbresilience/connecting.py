@@ -21,6 +21,7 @@ from .operators import OrderFile
 from .resources import DatabaseResources, obtain
 from .session import configure_session, isolation_level
 from .slow_queries import SlowQueryLog
+from .transaction_ids import LookUps
 
 if TYPE_CHECKING:
     from django.db.backends.postgresql.base import DatabaseWrapper as _Base
@@ -68,8 +69,11 @@ class ConnectingMixin(_Base):
         arguments = {**self.get_connection_params(), "autocommit": True}
         timezone_name, role = self.timezone_name, given["OPTIONS"].get("assume_role")
 
+        look_ups = LookUps(self.alias, wanted=configuration.commit_lookup)
+
         def configure(connection: ResilientConnection) -> None:
             configure_session(connection, configuration, timezone_name, role)
+            look_ups.prepare(connection)
 
         return DatabaseResources(
             alias=self.alias,

@@ -33,6 +33,9 @@ class ResilientConnection(CommittingMixin, DeadlineMixin, psycopg.Connection[Any
     needs_lease = False
     """Set with the first lease: from then on a cursor without one would be somebody else's work."""
 
+    cluster: bytes | None = None
+    """The number of its server's cluster, if outcomes can be looked up there (see `transaction_ids`)."""
+
     announced = False
     """Whether Django's connection_created was sent for this physical connection."""
 

@@ -13,8 +13,8 @@ import psycopg
 from django.db.backends.postgresql.base import ServerSideCursor
 from django.db.backends.utils import CursorWrapper
 
-from .commits import CAN_ASK
 from .executing import LeasedCursorMixin
+from .transaction_ids import CAN_ASK
 
 _FETCH = "FETCH"
 

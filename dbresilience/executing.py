@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.pq import ConnStatus, PipelineStatus, TransactionStatus
 
-from .commits import execute_and_ask
 from .errors import (
     OUTCOME_LOST,
     RAISED_BY_CLIENT,
@@ -26,6 +25,7 @@ from .errors import (
 from .liveness import is_alive
 from .repeating import repeat
 from .session_state import Traits, traits_of
+from .transaction_ids import execute_and_ask
 from .units import note_stored
 
 if TYPE_CHECKING:

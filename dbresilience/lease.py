@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from .commits import TransactionId
     from .connection import ResilientConnection
     from .generation import Generation
     from .pool import Pool
+    from .transaction_ids import TransactionId
 
 
 class Holder(Protocol):
@@ -108,8 +108,8 @@ class Lease:
 
     @property
     def looks_up_commits(self) -> bool:
-        """Whether the outcome of an interrupted COMMIT is looked up for this alias."""
-        return self.pool.configuration.commit_lookup
+        """Whether the outcome of an interrupted COMMIT can be looked up."""
+        return self.connection.cluster is not None
 
     def transaction_ended(self) -> None:
         """Forget what belonged to the transaction: the next one has another id."""

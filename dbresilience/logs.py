@@ -59,6 +59,10 @@ _MESSAGES: tuple[tuple[Any, str, int, str], ...] = (
     (signals.commit_looked_up, "commit_looked_up", logging.WARNING,
      "pool %(alias)s: the connection was lost after COMMIT was sent; looked up in %(seconds).3f s: %(outcome)s "
      "%(reason)s"),
+    (signals.orphaned_session_ended, "orphaned_session_ended", logging.WARNING,
+     "pool %(alias)s: backend %(backend_pid)s was ended; COMMIT never reached it, and it held its locks"),
+    (signals.commit_lookup_disabled, "commit_lookup_disabled", logging.WARNING,
+     "pool %(alias)s cannot look up COMMITs on this server; an interrupted one is of unknown outcome: %(exception)s"),
     (signals.acquire_timed_out, "acquire_timed_out", logging.WARNING,
      "pool %(alias)s had no connection for %(waited_seconds).1f s: %(snapshot)s"),
 )  # fmt: skip

@@ -82,6 +82,14 @@ commit_looked_up = Signal()
 """The connection was lost after COMMIT was sent. Carries `outcome` (``committed``, ``not committed``,
 ``unknown``), `reason` (why it is unknown), `seconds`, `exception`."""
 
+orphaned_session_ended = Signal()
+"""A look-up found the session that COMMIT never reached still in its transaction, with its locks, and ended it
+(`pg_terminate_backend`). Carries `backend_pid`. Sent in the look-up's thread."""
+
+commit_lookup_disabled = Signal()
+"""The server does not tell what a look-up of COMMITs needs, so each interrupted one is of unknown outcome. Sent once
+for each pool. Carries `exception`, which says what is missing."""
+
 slow_query = Signal()
 """A statement took at least `slow_query_seconds`. Carries `query`, a
 `dbresilience.slow_queries.SlowQuery`."""
@@ -95,6 +103,7 @@ __all__ = [
     "breaker_closed",
     "breaker_opened",
     "commit_looked_up",
+    "commit_lookup_disabled",
     "connection_acquired",
     "connection_closed",
     "connection_failed",
@@ -103,6 +112,7 @@ __all__ = [
     "connection_released",
     "cursor_left_open",
     "emit",
+    "orphaned_session_ended",
     "pool_closed",
     "pool_condemned",
     "pool_opened",

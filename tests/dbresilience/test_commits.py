@@ -55,8 +55,9 @@ def test_a_commit_that_never_arrived_is_reported_as_not_committed(
 
 
 def test_a_session_that_commit_never_reached_is_ended(
-    one: DatabaseWrapper, proxy: Proxy, postgres: ThrowawayPostgres, database_url: str, looked_up: list[str]
-) -> None:
+    one: DatabaseWrapper, proxy: Proxy, postgres: ThrowawayPostgres, database_url: str, looked_up: list[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
     """A network that swallows: the server knows of nothing and would keep the transaction, with its locks."""
     proxy.cut_when(is_commit, after=SEEN, how="swallow")
     started = time.monotonic()
@@ -71,6 +72,8 @@ def test_a_session_that_commit_never_reached_is_ended(
         _lose_the_wire_silently(one, proxy)
     assert classify(caught.value).name == "not_committed"
     assert looked_up == ["unknown the request's deadline has passed", "not committed"]
+    ended = [record for record in caplog.records if getattr(record, "event", "") == "orphaned_session_ended"]
+    assert len({vars(record)["backend_pid"] for record in ended}) == 1
     assert stored(postgres, database_url) == []
     query = "SELECT count(*) FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND query ~ 'VALUES .2'"
     assert stored(postgres, database_url, query) == [0]
@@ -243,7 +246,8 @@ def test_where_it_is_not_asked_for_the_outcome_stays_unknown(
     proxy.cut_when(is_commit, after=ANSWERED)
     with pytest.raises(CommitOutcomeUnknown):
         insert(wrapper, 1)
-    assert not any("pg_current_xact_id" in statement for statement in proxy.statements)
+    asked = [statement for statement in proxy.statements if "pg_current_xact_id" in statement]
+    assert not [statement for statement in asked if "pg_control_system" not in statement]  # but while connecting
 
 
 def test_without_a_pool_the_outcome_is_unknown(make_wrapper: MakeWrapper, database_url: str, proxy: Proxy) -> None:
@@ -293,7 +297,54 @@ def test_manual_transactions_do_not_go_on_in_autocommit(one: DatabaseWrapper, pr
     assert run(one, "SELECT n FROM kept") == [(1,)]
 
 
-def test_many_at_once_ask_one_after_the_other(one: DatabaseWrapper, proxy: Proxy, looked_up: list[str]) -> None:
+def test_another_cluster_is_not_believed(
+    one: DatabaseWrapper, proxy: Proxy, postgres: ThrowawayPostgres, database_url: str, looked_up: list[str]
+) -> None:
+    """The name leads elsewhere by now, where the same id is another transaction's, which is stored."""
+    database = database_url.rpartition("/")[2]
+    top = int(str(postgres.execute("SELECT pg_current_xact_id()::text")[0][0])) + 50
+    with ThrowawayPostgres() as green:
+        green.execute(f'CREATE DATABASE "{database}"')
+        green.execute(f"DO $$ BEGIN WHILE pg_current_xact_id()::text::int < {top} LOOP COMMIT; END LOOP; END $$")
+
+        def move() -> None:
+            proxy.server_port = green.port
+
+        proxy.cut_when(is_commit, after=SEEN, then=move)
+        with pytest.raises(CommitOutcomeUnknown, match="another database cluster"):
+            insert(one, 1)
+    assert looked_up == ["unknown the address leads to another database cluster by now"]
+    assert stored(postgres, database_url) == []
+
+
+def test_one_that_must_wait_does_not_hold_up_all_others(
+    one: DatabaseWrapper, proxy: Proxy, looked_up: list[str]
+) -> None:
+    """Behind a session that still works on its COMMIT the others would run out of time."""
+    run(
+        one,
+        "CREATE FUNCTION doze() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(2); RETURN NULL; END';"
+        "CREATE CONSTRAINT TRIGGER dozes AFTER INSERT ON kept DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW WHEN (NEW.n = 1) EXECUTE FUNCTION doze();",
+    )
+    one.inc_thread_sharing()
+    proxy.cut_when(is_commit, after=SENT)
+
+    def work() -> None:
+        insert(connections[one.alias], 1)  # type: ignore[arg-type]
+        connections[one.alias].close()
+
+    slow = in_thread(work)
+    time.sleep(0.5)
+    proxy.cut_when(is_commit, after=SENT)
+    started = time.monotonic()
+    insert(one, 2)
+    assert time.monotonic() - started < 1
+    slow.join()
+    assert looked_up == ["committed"] * 2
+
+
+def test_many_at_once_ask_a_few_at_a_time(one: DatabaseWrapper, proxy: Proxy, looked_up: list[str]) -> None:
     """A crowd that was cut off together does not come back as a crowd."""
     one.inc_thread_sharing()
     proxy.cut_when(is_commit, after=ANSWERED, times=3)

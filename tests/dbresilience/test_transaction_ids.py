@@ -1,4 +1,4 @@
-"""commits.py: the id of a transaction, learnt with its first change, seen by nobody."""
+"""transaction_ids.py: the id of a transaction, learnt with its first change, seen by nobody."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ import pytest
 from django.db import ProgrammingError, transaction
 from django.test.utils import CaptureQueriesContext
 
+from dbresilience import CommitOutcomeUnknown
 from dbresilience.base import DatabaseWrapper
-from dbresilience.commits import TransactionId
-from tests.support.proxy import Proxy
+from dbresilience.transaction_ids import TransactionId
+from tests.support.postgres import ThrowawayPostgres
+from tests.support.protocol import is_commit
+from tests.support.proxy import ANSWERED, Proxy
 
-from .conftest import run
+from .conftest import MakeWrapper, insert, run, stored
 
 
 def test_an_id_belongs_to_one_transaction_only(one: DatabaseWrapper, proxy: Proxy, postgres: Any) -> None:
@@ -74,9 +77,11 @@ def test_nobody_sees_the_second_statement(one: DatabaseWrapper, proxy: Proxy) ->
     assert proxy.round_trips - before == 4  # BEGIN, INSERT, SELECT, COMMIT
     one.force_debug_cursor = True
     with CaptureQueriesContext(one) as captured, transaction.atomic(using=one.alias):
-        run(one, "DELETE FROM kept WHERE n = %s;", [2])
+        run(one, "DELETE FROM kept WHERE n = %s", [2])
+        run(one, "INSERT INTO kept VALUES (3)")
     assert [query["sql"] for query in captured.captured_queries if "kept" in query["sql"]] == [
-        "DELETE FROM kept WHERE n = 2;"
+        "DELETE FROM kept WHERE n = 2",
+        "INSERT INTO kept VALUES (3)",
     ]
     one.force_debug_cursor = False
 
@@ -88,3 +93,32 @@ def test_an_error_is_shown_as_ever(one: DatabaseWrapper) -> None:
     assert "pg_current" not in str(caught.value)
     assert isinstance(caught.value.__cause__, psycopg.errors.UndefinedColumn)
     assert caught.value.__cause__.diag.statement_position == "26"
+
+
+@pytest.mark.parametrize("function", ["pg_last_wal_replay_lsn", "pg_current_wal_insert_lsn", "pg_control_system"])
+def test_a_server_that_does_not_tell_stores_all_the_same(
+    make_wrapper: MakeWrapper, postgres: ThrowawayPostgres, database_url: str, proxy: Proxy, function: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """Within the transaction the question would be an error, and undo it; so it is asked before, and said once."""
+    database = database_url.rpartition("/")[2]
+    postgres.execute("CREATE ROLE plain LOGIN", database=database)
+    postgres.execute(f"REVOKE EXECUTE ON FUNCTION pg_catalog.{function}() FROM PUBLIC", database=database)
+    postgres.execute("CREATE TABLE kept (n int); GRANT ALL ON kept TO plain", database=database)
+    wrapper = make_wrapper(url=proxy.url(database_url).replace("postgres@", "plain@"))
+    wrapper.settings_dict["USER"] = "plain"
+    try:
+        insert(wrapper, 1)
+        wrapper.resources.recycle()
+        insert(wrapper, 2)
+        proxy.cut_when(is_commit, after=ANSWERED)
+        with pytest.raises(CommitOutcomeUnknown, match="id is not known"):
+            insert(wrapper, 3)
+        assert stored(postgres, database_url) == [1, 2, 3]
+        told = [record.getMessage() for record in caplog.records if "cannot look up COMMITs" in record.getMessage()]
+        assert len(told) == 1
+        assert function in told[0]
+    finally:
+        wrapper.close()
+        wrapper.resources.close()
+        postgres.execute("DROP OWNED BY plain; DROP ROLE plain", database=database)
