@@ -28,6 +28,9 @@ class CommittingMixin(_Connection):
 
     lease: Lease | None = None
 
+    writes = 0
+    """Statements of this transaction that may have changed something: what it has to lose."""
+
     @property
     def _itself(self) -> ResilientConnection:
         return cast("ResilientConnection", self)
@@ -39,11 +42,12 @@ class CommittingMixin(_Connection):
             CommitOutcomeUnknown: nobody can say whether it happened.
         """
         lease = self.lease
-        if lease is not None and not lease.writes:
+        if not self.writes:
             try:
                 super().commit()
             except psycopg.Error as error:
-                lease.last_error = error
+                if lease is not None:
+                    lease.last_error = error
                 raise
             return
         sent = False
@@ -59,15 +63,19 @@ class CommittingMixin(_Connection):
                 lease.discard = lease.discard or self.closed
             if not sent or not (is_session_lost(error) or self.closed) or not settle(self._itself, lease, error):
                 raise
-        if lease is not None:
-            lease.transaction_ended()
+        self._transaction_ended()
         note_stored()
 
     def rollback(self) -> None:
         """Roll back as psycopg does."""
         super().rollback()
+        self._transaction_ended()
+
+    def _transaction_ended(self) -> None:
+        """Forget what belonged to the transaction: the next one has another id."""
+        self.writes = 0
         if self.lease is not None:
-            self.lease.transaction_ended()
+            self.lease.transaction_id = None
 
     @contextmanager
     def transaction(self, *args: Any, **kwargs: Any) -> Iterator[psycopg.Transaction]:
@@ -78,13 +86,16 @@ class CommittingMixin(_Connection):
         try:
             with super().transaction(*args, **kwargs) as transaction:
                 yield transaction
-                is_done = is_outermost and (lease is None or lease.writes)
+                is_done = is_outermost and self.writes > 0
         except psycopg.Error as error:
             if is_done and is_session_lost(error):
                 raise CommitOutcomeUnknown(
                     "The connection was lost after the COMMIT of psycopg's transaction() was sent."
                 ) from error
             raise
+        finally:
+            if is_outermost:
+                self.writes = 0
         if is_done:
             note_stored()
 

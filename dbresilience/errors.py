@@ -188,9 +188,17 @@ def was_sent(error: psycopg.Error) -> bool:
     when a pooler had no session for it."""
     if isinstance(error, StatementOverdue):
         return error.was_sent
+    if getattr(error, "_dbresilience_never_sent", False):
+        return False
     if error.sqlstate is not None:
         return _classify_psycopg(error) is not POOLER_FULL
     return "connection is closed" not in str(error)
+
+
+def mark_never_sent(error: psycopg.Error) -> None:
+    """Note that the connection was lost already when the statement was to be sent, which psycopg reports in the words
+    that it has for one that was."""
+    error._dbresilience_never_sent = True  # type: ignore[attr-defined]
 
 
 def _classify_psycopg(exc: psycopg.Error) -> Classification:

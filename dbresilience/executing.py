@@ -20,6 +20,7 @@ from .errors import (
     is_answer,
     is_session_lost,
     mark,
+    mark_never_sent,
     was_sent,
 )
 from .liveness import is_alive
@@ -37,6 +38,7 @@ else:
 
 
 _IDLE = int(TransactionStatus.IDLE)
+_OK = int(ConnStatus.OK)
 _NO_PIPELINE = int(PipelineStatus.OFF)
 LOOK_AFTER_SECONDS = 0.001
 """How long after the server's last answer the socket is looked at before something is sent."""
@@ -62,6 +64,7 @@ class LeasedCursorMixin(_Cursor):
     """Whether the cursor can go on with another connection."""
 
     _hides_last_result = False
+    _could_send = True
 
     def __init__(self, connection: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(connection, *args, **kwargs)
@@ -86,6 +89,7 @@ class LeasedCursorMixin(_Cursor):
                 super().execute(query, params, **kwargs)
         except psycopg.Error as error:
             self._note(error, query)
+            self._failed(error, traits)
             if not repeat(self, super().execute, query, params, kwargs, error=error, started=started):
                 raise
         finally:
@@ -101,6 +105,8 @@ class LeasedCursorMixin(_Cursor):
             super().executemany(query, params_seq, **kwargs)
         except psycopg.Error as error:
             self._note(error, query)
+            if was_sent(error):
+                self._stored(traits)
             raise
         finally:
             self._ran(query, None, started)
@@ -191,18 +197,22 @@ class LeasedCursorMixin(_Cursor):
 
     def _begin(self, query: Any, now: float) -> Traits | None:
         lease = self._lease
-        if lease is None:
-            # Without a pool nothing is exchanged, so what the text says matters for the answer only.
-            return traits_of(query, self.connection)
-        self._check_lease()
-        if now - lease.seen_at > LOOK_AFTER_SECONDS:
-            lease = self._on_living_connection(lease)
-        if self._hides_last_result:
-            self._hides_last_result = False
-        lease.last_query = query
-        traits = traits_of(query, self.connection)
+        if lease is not None:
+            self._check_lease()
+            if now - lease.seen_at > LOOK_AFTER_SECONDS:
+                lease = self._on_living_connection(lease)
+            if self._hides_last_result:
+                self._hides_last_result = False
+            lease.last_query = query
+        connection: Any = self.connection
+        # Looked at before, since afterwards psycopg has one text for both.
+        self._could_send = connection.pgconn.status == _OK
+        traits = traits_of(query, connection)
         if traits is not None:
-            lease.writes = lease.writes or traits.writes
+            if traits.writes and not (connection.autocommit and connection.pgconn.transaction_status == _IDLE):
+                connection.writes = getattr(connection, "writes", 0) + 1
+            if lease is None:
+                return traits
             if traits.leaves_state:
                 lease.note_session_state()
             if traits.is_by_hand:
@@ -214,7 +224,8 @@ class LeasedCursorMixin(_Cursor):
         """Exchange a connection that died while nothing was asked of it: what was never sent may go elsewhere."""
         connection = lease.connection
         # Asked first, since libpq forgets it with the connection: within a transaction there is nothing to exchange.
-        if connection.pgconn.transaction_status == _IDLE and not is_alive(connection):
+        is_at_rest = connection.pgconn.transaction_status == _IDLE
+        if (is_at_rest and not is_alive(connection)) or (connection.autocommit and connection.pgconn.status != _OK):
             holder = lease.holder
             if holder is not None and holder.can_exchange(self):
                 holder.exchange_connection(self)
@@ -245,6 +256,10 @@ class LeasedCursorMixin(_Cursor):
         if traits is not None and traits.writes and self.connection.autocommit:
             note_stored()
 
+    def _failed(self, error: psycopg.Error, traits: Traits | None) -> None:
+        if traits is not None and traits.stores_in_parts and was_sent(error):
+            self._stored(traits)
+
     def _check_lease(self) -> None:
         if self._lease is not None and self._lease.holder is None:
             raise psycopg.InterfaceError("The connection of this cursor was given back to its pool.")
@@ -260,6 +275,8 @@ class LeasedCursorMixin(_Cursor):
     def _note(self, error: psycopg.Error, query: Any) -> None:
         """Remember the error for the end of the lease, with what only the connection knows."""
         connection = self.connection
+        if not self._could_send:
+            mark_never_sent(error)
         if self._lease is not None:
             self._lease.last_error = error
         if error.sqlstate is None and connection.pgconn.status == ConnStatus.OK:

@@ -48,7 +48,7 @@ class Lease:
     ending a lease is safe from any thread (see `Pool.release`). `holder` is None once the connection
     was given back: what still refers to it then must not use it. `needs_reset` says that its session was
     left with something the next borrower must not meet, `kept` that it therefore lasts as long as the request,
-    `writes` that its transaction has something to lose, `transaction_id` how to look up what became of it, and
+    `transaction_id` how to look up what became of it, and
     `is_by_hand` that there may be a transaction that Django does not know of. `seen_at` is when the server
     answered last.
     """
@@ -71,7 +71,6 @@ class Lease:
         "seen_at",
         "transaction_id",
         "wait_seconds",
-        "writes",
     )
 
     def __init__(
@@ -84,6 +83,7 @@ class Lease:
     ) -> None:
         self.holder: Holder | None = holder
         self.connection = connection
+        connection.writes = 0
         self.pool = pool
         self.generation = generation
         self.acquired_at = self.seen_at = now = perf_counter()
@@ -92,7 +92,6 @@ class Lease:
         self.discard = False
         self.needs_reset = False
         self.kept = False
-        self.writes = False
         self.transaction_id: TransactionId | None = None
         self.is_by_hand = False
         self.last_query: Any = None
@@ -110,11 +109,6 @@ class Lease:
     def looks_up_commits(self) -> bool:
         """Whether the outcome of an interrupted COMMIT can be looked up."""
         return self.connection.cluster is not None
-
-    def transaction_ended(self) -> None:
-        """Forget what belonged to the transaction: the next one has another id."""
-        self.writes = False
-        self.transaction_id = None
 
     def note_session_state(self) -> None:
         """Note that a statement left something on the session."""

@@ -57,6 +57,9 @@ _CHANGES_ROWS = re.compile(
     r"|WITH\b.*\b(?:INSERT\s+INTO|DELETE\s+FROM|MERGE\s+INTO|UPDATE\b.*\bSET)\b)",
     re.IGNORECASE | re.DOTALL,
 )
+_ONE_TRANSACTION = re.compile(
+    rf"{_BEFORE}(?:SELECT|VALUES|TABLE|WITH|INSERT|UPDATE|DELETE|MERGE|COPY|TRUNCATE)\b", re.IGNORECASE | re.DOTALL
+)
 _BY_HAND = re.compile(
     rf"(?:^|;){_PERHAPS_BEFORE}"
     r"(?:BEGIN|START|COMMIT|END|ABORT|PREPARE\s+TRANSACTION|ROLLBACK(?!\s+(?:WORK\s+|TRANSACTION\s+)?TO\b))\b",
@@ -76,6 +79,8 @@ class Traits(NamedTuple):
     """Whether it is one INSERT, UPDATE, DELETE or MERGE, so that another statement may follow in the same text."""
     is_by_hand: bool = False
     """Whether it begins or ends a transaction that Django does not know of."""
+    stores_in_parts: bool = False
+    """Whether a part of it may be stored although it fails: it writes, and is not one transaction for certain."""
 
 
 _known: dict[str, Traits | None] = {}
@@ -89,16 +94,18 @@ def traits_of(query: Any, connection: psycopg.Connection[Any]) -> Traits | None:
         elif isinstance(query, sql.Composable):
             query = query.as_string(connection)
         else:
-            return Traits(leaves_state=True, writes=True, is_by_hand=True)
+            return Traits(leaves_state=True, writes=True, is_by_hand=True, stores_in_parts=True)
     try:
         return _known[query]
     except KeyError:
         pass
+    writes = not _only_reads(query)
     found = Traits(
         leaves_state=_LEAVES_STATE.search(query) is not None,
-        writes=not _only_reads(query),
+        writes=writes,
         changes_rows=_CHANGES_ROWS.match(query) is not None and ";" not in query,
         is_by_hand=_BY_HAND.search(query) is not None,
+        stores_in_parts=writes and (_ONE_TRANSACTION.match(query) is None or _is_several(query)),
     )
     if len(_known) >= _MOST_KNOWN:
         _known.clear()
@@ -118,11 +125,15 @@ def _only_reads(text: str) -> bool:
     """Whether nothing that lasts can come of `text`. What cannot be told is taken for a write."""
     return (
         _ONLY_READS.match(text) is not None
-        and ";" not in text.rstrip().rstrip(";")
+        and not _is_several(text)
         and _WRITES_ALL_THE_SAME.search(text) is None
         and _WRITES_WITHIN.match(text) is None
         and calls_only_pure_functions(text)
     )
+
+
+def _is_several(text: str) -> bool:
+    return ";" in text.rstrip().rstrip(";")
 
 
 def clean_session(connection: ResilientConnection, configure: Callable[[ResilientConnection], None]) -> None:

@@ -121,19 +121,26 @@ class ResilienceMixin(ExchangingMixin):
     def release_if_unneeded(self) -> None:
         """Give the connection back unless a cursor, a transaction or a pin still needs it."""
         lease = self._lease
-        if (
-            lease is not None
-            and lease.cursors <= 0
+        if lease is not None and lease.pool.lease_ends_with_transaction and self._is_unneeded(lease):
+            self._give_back()
+
+    def release_early(self) -> None:
+        """Do so in the middle of a request, also if leases last as long as that; what is on the session stays."""
+        lease = self._lease
+        if lease is not None and not lease.needs_reset and self._is_unneeded(lease):
+            self._give_back()
+
+    def _is_unneeded(self, lease: Lease) -> bool:
+        return (
+            lease.cursors <= 0
             and not self._pins
             and not self._busy
             and not self.in_atomic_block
             and self.autocommit
             and not lease.kept
-            and lease.pool.lease_ends_with_transaction
             # A BEGIN or a COPY by hand keeps the connection until it ends or the request does.
             and lease.connection.pgconn.transaction_status in _AT_REST
-        ):
-            self._give_back()
+        )
 
     @property
     def is_pinned(self) -> bool:
@@ -165,6 +172,12 @@ class ResilienceMixin(ExchangingMixin):
                     self.connection.close()
             return
         self._give_back()
+
+    def close_if_unusable_or_obsolete(self) -> None:
+        """Close as Django does, and also what was lost by an error that it does not know, `CommitOutcomeUnknown`."""
+        if self._lease is None and self.connection is not None and self.connection.closed:
+            self.errors_occurred = True
+        super().close_if_unusable_or_obsolete()
 
     def close_if_health_check_failed(self) -> None:
         """Nothing to do for a lease: liveness is looked at when a connection is acquired."""
