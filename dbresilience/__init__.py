@@ -19,8 +19,9 @@ from .errors import (
 )
 from .leasing import pinned
 from .meanings import Classification
+from .no_retries import no_retries
 from .resources import get_database_resources
-from .retry import no_retries, retry, retrying
+from .retry import retry, retrying
 
 __all__ = [
     "AcquireTimeout",

@@ -49,7 +49,7 @@ _MESSAGES: tuple[tuple[Any, str, int, str], ...] = (
      "pool %(alias)s cancelled a statement at its request's deadline of %(deadline_seconds)s s "
      "(answered: %(answered)s): %(query)s"),
     (signals.unit_repeated, "unit_repeated", logging.INFO,
-     "pool %(alias)s: %(unit)s runs again after %(pause_seconds).3f s; attempt %(attempt)s: %(classification)s, "
+     "pool %(alias)s: %(unit)s runs again after %(delay_seconds).3f s; attempt %(attempt)s: %(classification)s, "
      "%(exception)s"),
     (signals.unit_given_up, "unit_given_up", logging.WARNING,
      "pool %(alias)s: %(unit)s does not run again, since %(reason)s; attempt %(attempt)s ended by %(classification)s: "

@@ -24,17 +24,17 @@ from .units import retries_are_off
 if TYPE_CHECKING:
     from .executing import LeasedCursorMixin
 
-MOST_SECONDS = 1.0
+LONGEST_READ_SECONDS = 1.0
 """A read that was lost after more than this is not sent again: it may be why the session ended, and would take as
 long once more."""
-FIRST_PAUSE_SECONDS = 0.05
-LONGEST_PAUSE_SECONDS = 1.0
+FIRST_DELAY_SECONDS = 0.05
+LONGEST_DELAY_SECONDS = 1.0
 
 
-def pause_seconds(attempt: int) -> float:
+def delay_seconds(attempt: int) -> float:
     """Return how long to wait after attempt number `attempt` failed: anything up to a limit that doubles, so that
     those who failed together do not come back together."""
-    return random.uniform(0, min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** (attempt - 1)))
+    return random.uniform(0, min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2 ** (attempt - 1)))
 
 
 def repeat(
@@ -53,14 +53,14 @@ def repeat(
         return False
     pool = lease.pool
     for attempt in range(1, pool.configuration.retry_attempts):
-        if not _may_go_again(cursor, error, query) or perf_counter() - started > MOST_SECONDS:
+        if not _may_go_again(cursor, error, query) or perf_counter() - started > LONGEST_READ_SECONDS:
             return False
         if attempt > 1:
-            pause = pause_seconds(attempt - 1)
-            if seconds_left(pause, pool.configuration.deadline_seconds) < pause:
+            delay = delay_seconds(attempt - 1)
+            if seconds_left(delay, pool.configuration.deadline_seconds) < delay:
                 return False
-            sleep(pause)
-            spend(pause)
+            sleep(delay)
+            spend(delay)
         failures = pool.recovery.connect_failures_total
         holder = cursor.lease.holder if cursor.lease is not None else None
         assert holder is not None

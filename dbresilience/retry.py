@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import wraps
 from time import sleep
 from types import TracebackType
@@ -23,7 +22,8 @@ from . import signals
 from .deadlines import seconds_left, spend
 from .errors import DatabaseUnavailable, RetryInsideTransaction, classify
 from .meanings import NEVER, OUTCOME_UNKNOWN, UNAVAILABLE, Classification
-from .repeating import pause_seconds
+from .no_retries import returns_before_it_runs
+from .repeating import delay_seconds
 from .resources import DatabaseResources
 from .signals import emit
 from .slow_queries import call_site
@@ -45,9 +45,10 @@ def retry(
     """Let a function run again when its transaction was undone: ``@retry``, ``@retry(attempts=5)``, ``retry(f)(x)``.
 
     The function holds the whole transaction and nothing else that lasts: it must do no harm to run it twice. It is not
-    run again once anything of it is stored, when the outcome of its COMMIT is unknown, within `no_retries()`, and on
-    another database backend. Between attempts no connection is held. Functions given to `on_commit` run for
-    the attempt that was committed only.
+    run again once anything of it is stored, or written into another alias's transaction around it, when the outcome of
+    its COMMIT is unknown, within `no_retries()`, and on another database backend. Between attempts no connection is
+    held, except within `pinned()`, with something left on its session, with a cursor of before still open, and by
+    aliases without a pool. Functions given to `on_commit` run for the attempt that was committed only.
 
     Args:
         attempts: how often it runs at most; absent, `retry_attempts` of the alias.
@@ -68,7 +69,7 @@ def retry(
                 f"retry() cannot run the coroutine {name}() again. Transactions are synchronous in Django: put them "
                 "into a function, decorate that, and await sync_to_async(function)()."
             )
-        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        if returns_before_it_runs(function):
             raise TypeError(f"retry() cannot run the generator {name}() again: it would have returned before it ran.")
 
         @wraps(function)
@@ -100,19 +101,6 @@ def retrying(*, attempts: int | None = None, using: str = DEFAULT_DB_ALIAS) -> I
     return _Attempts(attempts, using, call_site())
 
 
-@contextmanager
-def no_retries() -> Iterator[None]:
-    """Repeat nothing within the block or the decorated function, for tests that want to see the first error.
-
-    For all tests at once, set ``OPTIONS["resilience"]["retry_attempts"]`` to 1.
-    """
-    token = retries_are_off.set(True)
-    try:
-        yield
-    finally:
-        retries_are_off.reset(token)
-
-
 class Attempt:
     """One run of a unit, as a context manager around its transaction. `number` begins with 1."""
 
@@ -139,8 +127,9 @@ class _Attempts:
         self._name = name
         self._number = 0
         self._entered = self._again = False
-        self._pause_seconds = 0.0
+        self._delay_seconds = 0.0
         self._unit = self._parent = current_unit.get()
+        self._around: dict[str, int | None] = {}
 
     def __iter__(self) -> _Attempts:
         return self
@@ -150,9 +139,9 @@ class _Attempts:
             raise RuntimeError("retrying() gave an attempt that was not entered. Write: with attempt, atomic(): …")
         if self._number and not self._again:
             raise StopIteration
-        if self._pause_seconds:
-            sleep(self._pause_seconds)
-            spend(self._pause_seconds)
+        if self._delay_seconds:
+            sleep(self._delay_seconds)
+            spend(self._delay_seconds)
         self._number += 1
         self._entered = self._again = False
         return Attempt(self, self._number)
@@ -160,6 +149,7 @@ class _Attempts:
     def enter(self) -> None:
         self._entered = True
         _refuse_within_transaction(self._using, self._name)
+        self._around = _writes_around(self._using)
         self._parent = current_unit.get()
         self._unit = Unit(self._parent)
         current_unit.set(self._unit)
@@ -172,7 +162,7 @@ class _Attempts:
         meaning = classify(error)
         if not _undone(error, meaning) or retries_are_off.get():
             return False
-        wrapper = connections[self._using]
+        wrapper: Any = connections[self._using]
         resources = getattr(wrapper, "resources", None)
         if not isinstance(resources, DatabaseResources) or _is_within_test_case(wrapper):
             return False
@@ -186,21 +176,36 @@ class _Attempts:
             return False
         if meaning.evict and wrapper.connection is not None and not wrapper.in_atomic_block:
             wrapper.close()
-        emit(signals.unit_repeated, self._using, pause_seconds=self._pause_seconds, **details)
+        else:
+            wrapper.release_early()
+        emit(signals.unit_repeated, self._using, delay_seconds=self._delay_seconds, **details)
         self._again = True
         return True
 
     def _most_attempts(self, resources: DatabaseResources) -> int:
         return self._most if self._most is not None else resources.configuration.retry_attempts
 
+    def _written_around(self) -> str | None:
+        """Return an alias whose transaction was begun before the unit and holds what the unit wrote, if there is one.
+
+        Of a transaction that is not ours, or not there any more, nothing can be told.
+        """
+        now = _writes_around(self._using)
+        for alias, writes in self._around.items():
+            if writes is None or now.get(alias) != writes:
+                return alias
+        return None
+
     def _reason_against(self, resources: DatabaseResources) -> str | None:
         most = self._most_attempts(resources)
         if self._unit is not None and self._unit.has_stored:
             return "a part of it is stored already, which would be stored twice"
+        if (alias := self._written_around()) is not None:
+            return f"it may have written within a transaction of {alias!r} around it, which goes on"
         if self._number >= most:
             return f"it has run {self._number} times" if most > 1 else "it may run once only"
-        self._pause_seconds = pause_seconds(self._number)
-        if seconds_left(self._pause_seconds, resources.configuration.deadline_seconds) < self._pause_seconds:
+        self._delay_seconds = delay_seconds(self._number)
+        if seconds_left(self._delay_seconds, resources.configuration.deadline_seconds) < self._delay_seconds:
             return "the request's deadline is too near"
         return None
 
@@ -232,6 +237,18 @@ def _refuse_within_transaction(using: str, name: str) -> None:
             "as a whole, so running a part of it again would be wrong. Put retry around the outermost atomic(); in a "
             "view under ATOMIC_REQUESTS, use transaction.non_atomic_requests."
         )
+
+
+def _writes_around(using: str) -> dict[str, int | None]:
+    """Return how many writes the open transactions of all other aliases hold; None where that is not known."""
+    return {
+        wrapper.alias: getattr(wrapper.connection, "writes", None)
+        for wrapper in connections.all(initialized_only=True)
+        if wrapper.alias != using
+        and wrapper.connection is not None
+        and (wrapper.in_atomic_block or not wrapper.autocommit)
+        and not _is_within_test_case(wrapper)
+    }
 
 
 def _is_within_test_case(wrapper: Any) -> bool:

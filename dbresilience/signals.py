@@ -68,7 +68,7 @@ not, the connection was closed), `deadline_seconds` (of the `deadline()` block, 
 
 unit_repeated = Signal()
 """A unit marked by `retry` failed and runs again. Carries `unit`, `attempt` (the number of the one that failed),
-`classification`, `exception`, `pause_seconds`."""
+`classification`, `exception`, `delay_seconds`."""
 
 unit_given_up = Signal()
 """A unit marked by `retry` failed in a way that may go again, and does not. Carries `unit`, `attempt`,

@@ -24,7 +24,7 @@ from dbresilience import (
     signals,
 )
 from dbresilience.base import DatabaseWrapper
-from dbresilience.repeating import pause_seconds
+from dbresilience.repeating import delay_seconds
 from tests.support.postgres import ThrowawayPostgres
 from tests.support.protocol import is_commit
 from tests.support.proxy import ANSWERED, SEEN, Proxy
@@ -195,6 +195,30 @@ def test_an_unknown_outcome_never_goes_again(one: DatabaseWrapper, proxy: Proxy,
     assert unit.value == 1
 
 
+def _in_use_between_attempts(wrapper: DatabaseWrapper, around: Any = None) -> list[int]:
+    """How many connections are in use before the second of two attempts, taken in the signal's receiver's stead."""
+    in_use: list[int] = []
+    for attempt in retrying(using=wrapper.alias):
+        if attempt.number > 1:
+            in_use.append(wrapper.resources.snapshot().in_use)
+        with attempt, transaction.atomic(using=wrapper.alias):
+            if attempt.number == 1:
+                run(wrapper, "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '40001'; END $$")
+    return in_use
+
+
+@pytest.mark.parametrize("lease", ["transaction", "request"])
+def test_no_connection_is_held_between_attempts(make_wrapper: MakeWrapper, lease: str) -> None:
+    """Not with a lease for the request either; but in pinned(), or with something left on the session, it must be."""
+    wrapper = make_wrapper(resilience={"lease": lease})
+    assert _in_use_between_attempts(wrapper) == [0]
+    with wrapper.pinned():
+        assert _in_use_between_attempts(wrapper) == [1]
+    run(wrapper, "SET lock_timeout = '7s'")
+    assert _in_use_between_attempts(wrapper) == [1]
+    assert run(wrapper, "SHOW lock_timeout") == [("7s",)]
+
+
 def test_attempts_come_to_an_end(one: DatabaseWrapper, postgres: ThrowawayPostgres, told: list[Any]) -> None:
     """Three by default; the error of the last is raised as it is, with a note."""
     unit = Unit(one, lambda: end_session(one, postgres), times=9)
@@ -213,12 +237,12 @@ def test_the_deadline_ends_them_too(one: DatabaseWrapper, postgres: ThrowawayPos
     assert 1 < unit.runs < 20
 
 
-def test_pauses_grow_and_are_drawn_by_lot() -> None:
+def test_delays_grow_and_are_drawn_by_lot() -> None:
     """Those who failed together do not come back together."""
-    longest = [max(pause_seconds(attempt) for _ in range(500)) for attempt in (1, 2, 3, 9)]
+    longest = [max(delay_seconds(attempt) for _ in range(500)) for attempt in (1, 2, 3, 9)]
     assert longest == sorted(longest)
     assert all(seconds <= limit for seconds, limit in zip(longest, (0.05, 0.1, 0.2, 1.0), strict=True))
-    assert min(pause_seconds(9) for _ in range(500)) < 0.1
+    assert min(delay_seconds(9) for _ in range(500)) < 0.1
 
 
 def test_other_errors_are_nobodys_business(one: DatabaseWrapper, told: list[Any]) -> None:
@@ -322,6 +346,79 @@ def test_another_database_counts_too(
     assert run(one, "SELECT n FROM kept ORDER BY id") == [(0,), (1,)]
 
 
+@pytest.fixture
+def other(one: DatabaseWrapper, database_url: str) -> Iterator[DatabaseWrapper]:
+    """The same database by another alias."""
+    other = DatabaseWrapper(settings_for(database_url), f"{one.alias}_other")
+    connections.settings[other.alias] = other.settings_dict
+    connections[other.alias] = other
+    yield other
+    other.close()
+    other.resources.close()
+    del connections.settings[other.alias]
+    del connections[other.alias]
+
+
+@pytest.mark.parametrize(("writes", "runs"), [(True, 1), (False, 2)])
+def test_a_write_in_a_transaction_around_it_is_not_doubled(
+    one: DatabaseWrapper, other: DatabaseWrapper, postgres: ThrowawayPostgres, writes: bool, runs: int
+) -> None:
+    """That transaction goes on, with what the unit wrote into it; what was there before does not matter."""
+
+    def trouble() -> None:
+        if writes:
+            run(other, "INSERT INTO kept VALUES (8, 0)")
+        end_session(one, postgres)
+
+    unit = Unit(one, trouble)
+    with transaction.atomic(using=other.alias):
+        run(other, "INSERT INTO kept VALUES (9, 0)")
+        try:
+            retry(unit, using=one.alias)()
+        except OperationalError as error:
+            assert "transaction of" in " ".join(error.__notes__)  # noqa: PT017  # one of two cases
+    assert unit.runs == runs
+    assert run(one, "SELECT count(*) FROM kept WHERE id > 2") == [(1 + writes,)]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "CALL store_and_fail()",
+        "DO $$ BEGIN INSERT INTO kept VALUES (3, 0); COMMIT; RAISE EXCEPTION USING ERRCODE = '40001'; END $$",
+        "BEGIN; INSERT INTO kept VALUES (3, 0); COMMIT; DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '40001'; END $$",
+    ],
+)
+def test_what_commits_within_itself_and_fails_is_stored(one: DatabaseWrapper, query: str) -> None:
+    """Outside a transaction a procedure may commit; what it stored before it failed would be stored twice."""
+    run(
+        one,
+        "CREATE PROCEDURE store_and_fail() LANGUAGE plpgsql AS $$ BEGIN INSERT INTO kept VALUES (4, 0); COMMIT;"
+        " RAISE EXCEPTION USING ERRCODE = '40001'; END $$",
+    )
+    runs = []
+
+    @retry(using=one.alias)
+    def unit() -> None:
+        runs.append(1)
+        run(one, query)
+
+    with pytest.raises(OperationalError, match=""):
+        unit()
+    assert runs == [1]
+
+
+def test_one_statement_that_fails_has_stored_nothing(one: DatabaseWrapper) -> None:
+    """It is a transaction of its own, so it goes again."""
+    run(
+        one,
+        "CREATE SEQUENCE times; CREATE FUNCTION fail_once() RETURNS int LANGUAGE plpgsql AS $$ BEGIN"
+        " IF nextval('times') = 1 THEN RAISE EXCEPTION USING ERRCODE = '40001'; END IF; RETURN 3; END $$",
+    )
+    retry(run, using=one.alias)(one, "INSERT INTO kept VALUES (fail_once(), 0)")
+    assert run(one, "SELECT count(*) FROM kept") == [(3,)]
+
+
 def test_an_inner_units_last_word_is_the_last(
     one: DatabaseWrapper, postgres: ThrowawayPostgres, told: list[Any]
 ) -> None:
@@ -410,6 +507,8 @@ def test_what_cannot_run_again_is_refused() -> None:
     for function in (coroutine, generator, both):
         with pytest.raises(TypeError, match="cannot run the"):
             retry(function)
+        with pytest.raises(TypeError, match=r"with no_retries\(\):"):
+            no_retries()(function)
 
 
 def test_it_looks_like_the_function_it_was() -> None:
