@@ -1,0 +1,131 @@
+"""exchanging.py: a statement that never left goes on with another connection."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+from django.db import DatabaseError, OperationalError, transaction
+
+from dbresilience import DatabaseUnavailable
+from dbresilience.base import DatabaseWrapper
+from tests.support.postgres import ThrowawayPostgres, wait_until
+from tests.support.proxy import Proxy
+
+from .conftest import MakeWrapper, pid_of, run
+
+
+@pytest.fixture
+def one(make_wrapper: MakeWrapper, database_url: str, proxy: Proxy) -> DatabaseWrapper:
+    wrapper = make_wrapper(url=proxy.url(database_url), pool={"max_size": 1, "timeout": 3})
+    run(wrapper, "CREATE TABLE kept (n int)")
+    run(wrapper, "INSERT INTO kept VALUES (1)")
+    return wrapper
+
+
+@pytest.fixture
+def terminate(postgres: ThrowawayPostgres) -> Callable[[DatabaseWrapper], None]:
+    """End the session of a wrapper's lease, and wait until this side can know."""
+
+    def end(wrapper: DatabaseWrapper) -> None:
+        assert wrapper.connection is not None
+        pid = wrapper.connection.info.backend_pid
+        postgres.execute(f"SELECT pg_terminate_backend({pid})")
+        query = f"SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}"
+        wait_until(lambda: postgres.execute(query) == [(0,)])
+        time.sleep(0.05)
+
+    return end
+
+
+def test_a_transaction_whose_connection_died_before_its_first_statement(
+    one: DatabaseWrapper, terminate: Callable[[DatabaseWrapper], None]
+) -> None:
+    """atomic() took a connection, then somebody thought for a while. Nothing was sent yet: it may go elsewhere."""
+    hooks: list[int] = []
+    with transaction.atomic(using=one.alias):
+        one.on_commit(lambda: hooks.append(1))
+        terminate(one)
+        run(one, "INSERT INTO kept VALUES (2)")
+        with transaction.atomic(using=one.alias):
+            run(one, "INSERT INTO kept VALUES (3)")
+    assert hooks == [1]
+    assert run(one, "SELECT n FROM kept ORDER BY n") == [(1,), (2,), (3,)]
+    assert one.resources.snapshot().in_use == 0
+
+
+def test_and_it_is_still_a_transaction(one: DatabaseWrapper, terminate: Callable[[DatabaseWrapper], None]) -> None:
+    """What is undone is undone on the other connection, too."""
+    with pytest.raises(ZeroDivisionError), transaction.atomic(using=one.alias):
+        terminate(one)
+        run(one, "INSERT INTO kept VALUES (2)")
+        raise ZeroDivisionError
+    assert run(one, "SELECT n FROM kept") == [(1,)]
+    assert one.get_autocommit()
+
+
+def test_a_write_on_a_cursor_that_has_waited(
+    one: DatabaseWrapper, terminate: Callable[[DatabaseWrapper], None]
+) -> None:
+    """Outside a transaction; stored once."""
+    with one.cursor() as cursor:
+        cursor.execute("SELECT 1")
+        terminate(one)
+        cursor.execute("INSERT INTO kept VALUES (2)")
+        terminate(one)
+        cursor.executemany("INSERT INTO kept VALUES (%s)", [[3], [4]])
+    assert run(one, "SELECT n FROM kept ORDER BY n") == [(1,), (2,), (3,), (4,)]
+
+
+def test_with_one_lease_for_a_request(make_wrapper: MakeWrapper, terminate: Callable[[DatabaseWrapper], None]) -> None:
+    """A connection that is kept between queries is looked at before each."""
+    wrapper = make_wrapper(resilience={"lease": "request"})
+    first = pid_of(wrapper)
+    terminate(wrapper)
+    run(wrapper, "CREATE TABLE kept (n int)")
+    assert pid_of(wrapper) != first
+
+
+def test_in_the_midst_of_a_transaction_it_is_lost(
+    one: DatabaseWrapper, terminate: Callable[[DatabaseWrapper], None]
+) -> None:
+    """Its first half is undone; the second must not be stored alone."""
+    with pytest.raises(DatabaseError), transaction.atomic(using=one.alias):
+        run(one, "INSERT INTO kept VALUES (2)")
+        terminate(one)
+        run(one, "INSERT INTO kept VALUES (3)")
+    assert run(one, "SELECT n FROM kept") == [(1,)]
+
+
+def test_a_savepoint_begins_a_transaction(one: DatabaseWrapper, terminate: Callable[[DatabaseWrapper], None]) -> None:
+    with pytest.raises(DatabaseError), transaction.atomic(using=one.alias), transaction.atomic(using=one.alias):
+        terminate(one)
+        run(one, "INSERT INTO kept VALUES (3)")
+    assert run(one, "SELECT n FROM kept") == [(1,)]
+
+
+def test_no_other_connection_can_be_had(
+    one: DatabaseWrapper, proxy: Proxy, terminate: Callable[[DatabaseWrapper], None]
+) -> None:
+    """The block fails as a whole, with the reason, and its hooks do not run."""
+    hooks: list[int] = []
+    with pytest.raises(DatabaseUnavailable), transaction.atomic(using=one.alias):
+        one.on_commit(lambda: hooks.append(1))
+        proxy.refuse()
+        terminate(one)
+        run(one, "INSERT INTO kept VALUES (2)")
+    proxy.restore()
+    assert hooks == []
+    wait_until(lambda: _can(lambda: run(one, "SELECT 1")))
+    assert run(one, "SELECT n FROM kept") == [(1,)]
+    assert one.get_autocommit()
+    assert not one.in_atomic_block
+
+
+def _can(work: Callable[[], object]) -> bool:
+    try:
+        work()
+    except OperationalError:
+        return False
+    return True
