@@ -25,6 +25,8 @@ from typing import Protocol
 
 from django.db import connections
 
+from .hearing import Hearers
+
 LOOK_SECONDS = 0.25
 """How often a process looks for orders at most; so long it may take until all have heard one."""
 
@@ -62,6 +64,7 @@ class OrderFile:
         self.folder = Path(folder or Path(tempfile.gettempdir()) / f"dbresilience-{os.geteuid()}")
         digest = hashlib.sha256("\0".join(database).encode()).hexdigest()[:32]
         self.path = str(self.folder / f"{digest}.json")
+        self.hearers = Hearers(str(self.folder / f"{digest}.heard"))
 
     def read(self) -> Orders:
         """Return what is ordered; nothing if there is no file.
@@ -102,6 +105,13 @@ class OrderFile:
         """Order that every connection of now is given up."""
         with self._changing() as orders:
             self._write(replace(orders, recycled=time_ns()))
+
+    def heard_by(self) -> int:
+        """Return how many processes have heard the last order so far; an idle one does with its next request."""
+        try:
+            return self.hearers.count(os.stat(self.path).st_mtime_ns)
+        except OSError:
+            return 0
 
     def prepare_folder(self) -> None:
         """Make the folder if there is none.
@@ -146,6 +156,7 @@ class OrderFile:
         descriptor, draft = tempfile.mkstemp(dir=self.folder, prefix="draft-")
         with os.fdopen(descriptor, "w") as file:
             json.dump(asdict(orders), file)
+        self.hearers.forget()
         os.rename(draft, self.path)
 
     def _check(self, path: Path, is_kind: Callable[[int], bool]) -> None:
@@ -215,7 +226,11 @@ class OperatorOrders:
                 # Once, because whoever meddles could fill the disk with it.
                 logger.log(logging.DEBUG if self._warned else logging.WARNING, "Orders are ignored: %s", error)
                 self._warned = True
+                return
             self._obey(before, self._orders)
+            # Who begins after an order has nothing to obey, unless it is a pause that lasts.
+            if seen is not None and (before is not None or monotonic() < self._paused_until):
+                self._file.hearers.add(seen[0])
 
     def _obey(self, before: Orders | None, orders: Orders) -> None:
         now = monotonic()

@@ -8,12 +8,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import connections, transaction
+from django.db import OperationalError, connections, transaction
 
 from dbresilience import get_database_resources
 from dbresilience.base import DatabaseWrapper
@@ -103,7 +104,9 @@ def test_a_planned_restart_under_load_is_no_error(
           f"{clients.answers} answers, {len(clients.errors)} errors")  # fmt: skip
     assert clients.errors == []
     assert (facts["paused"], facts["at_work"]) == (True, 0)
-    assert facts["sessions_before"] >= 1
+    assert facts["sessions_before"] == facts["sessions_ended"] >= 1
+    assert facts["heard_by"] == 1
+    assert "Heard by 1 process so far." in resumed.stdout
     with make().cursor() as cursor:
         cursor.execute("SELECT count(*) FROM counted")
         assert cursor.fetchone()[0] == clients.answers
@@ -141,6 +144,32 @@ def test_the_pause_of_another_operator_is_not_withdrawn(in_transaction: Database
     file.resume()
 
 
+@pytest.mark.slow
+def test_the_command_tells_of_sessions_whose_processes_have_not_heard_it(
+    pooled: DatabaseWrapper, command: Command, make_wrapper: MakeWrapper, folder: Path
+) -> None:
+    """This process is asked all the time, and hears it; the session of another one stays."""
+    pid_of(pooled)
+    stop = threading.Event()
+
+    def ask() -> None:
+        wrapper = make_wrapper(pool={"timeout": 0.6}, runtime_folder=str(folder))
+        while not stop.wait(0.02):
+            with suppress(OperationalError):  # it may wait less than the pause lasts
+                pid_of(wrapper)
+
+    thread = in_thread(ask)
+    try:
+        with closing(pooled.resources.connect()):
+            said = command("pause").stdout
+        resumed = json.loads(command("resume", "--json").stdout)
+    finally:
+        stop.set()
+        thread.join(10)
+    assert "sessions ended, 1 idle. Heard by 1 process so far.\nIdle processes hear it" in said
+    assert resumed["heard_by"] == 1
+
+
 def test_a_mistake_of_ours_is_not_called_a_wrong_setting(
     pooled: DatabaseWrapper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,15 +198,20 @@ def test_the_command_says_what_is_and_what_to_do(
     pid_of(pooled)
     said = command("pause", "--seconds=40").stdout
     assert "Now: 0 at work, 1 idle." in said
+    assert "0 of 1 sessions ended, 1 idle. Heard by 0 processes so far.\nNobody has heard it yet: idle" in said
     assert "Restart PostgreSQL now, then run: manage.py dbresilience resume" in said
     assert json.loads(command("resume", "--json").stdout) == {
-        "order": "resume", "database": "default", "was_paused": True,
+        "order": "resume", "database": "default", "was_paused": True, "heard_by": 0,
     }  # fmt: skip
     assert command("resume").stdout == "'default' was not paused.\n"
-    assert command("recycle").returncode == 0
+    recycled = command("recycle")
+    assert recycled.returncode == 0
+    assert "Nobody has heard it yet" in recycled.stdout
+    assert json.loads(command("recycle", "--json").stdout)["heard_by"] == 0
     unseen = json.loads(command("pause", "--wait-seconds=0", "--json").stdout)
     assert unseen["paused"]
     assert "at_work" not in unseen
+    assert unseen["heard_by"] == 0
     command("resume")
     for wrong in (["pause", "--seconds=0"], ["pause", "--seconds=soon"], ["stop"], []):
         assert command(*wrong).returncode == 2

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from timeit import timeit
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 
 from dbresilience.operators import LOOK_SECONDS, OperatorOrders, OrderFile, Orders, OrdersUnusable
+from tests.settings import BASE_DIR
 from tests.support.postgres import wait_until
 
 
@@ -139,6 +142,53 @@ def test_the_folder_is_private_and_names_nobody(folder: Path, file: OrderFile) -
     assert OrderFile(("h", "1", "n", "v"), str(folder)).path != file.path
     assert OrderFile(("h", "1", "n", "u"), str(folder)).path == file.path
     assert OrderFile(("h", "1", "n", "u")).read() == Orders()
+
+
+def test_those_who_heard_an_order_are_counted(file: OrderFile, folder: Path) -> None:
+    """Processes, of the last order only, in a private file that ends with the next order."""
+    assert file.heard_by() == 0
+    asked, idle = (OperatorOrders(file, Pool()) for _ in range(2))
+    asked.look()
+    idle.look()
+    file.pause(60)
+    assert file.heard_by() == 0
+    asked.look()
+    asked.look()
+    assert file.heard_by() == 1
+    idle.look()
+    assert file.heard_by() == 1, "it is the same process"
+    program = (
+        "import sys; from tests.dbresilience.test_operators import *\n"
+        "OperatorOrders(OrderFile(('h', '1', 'n', 'u'), sys.argv[1]), Pool()).look()"
+    )
+    for heard_by in (2, 3):
+        subprocess.run([sys.executable, "-c", program, str(folder)], cwd=BASE_DIR, check=True)
+        assert file.heard_by() == heard_by
+    (heard,) = folder.glob("*.heard")
+    assert heard.stat().st_mode & 0o077 == 0
+    file.recycle()
+    assert not heard.exists()
+    assert file.heard_by() == 0
+
+
+def test_who_begins_after_an_order_is_not_counted(file: OrderFile) -> None:
+    """There was nothing to obey, and the file does not grow with every new process."""
+    file.recycle()
+    OperatorOrders(file, Pool()).look()
+    assert file.heard_by() == 0
+
+
+def test_counting_follows_no_link_and_is_no_error(file: OrderFile, folder: Path, tmp_path: Path) -> None:
+    """The order is obeyed all the same."""
+    file.pause(60)
+    precious = tmp_path / "precious"
+    precious.write_text("as it was")
+    Path(file.path).with_suffix(".heard").symlink_to(precious)
+    pool = Pool()
+    OperatorOrders(file, pool).look()
+    assert pool.told == [("pause", 60)]
+    assert file.heard_by() == 0
+    assert precious.read_text() == "as it was"
 
 
 def test_looking_costs_next_to_nothing(file: OrderFile) -> None:

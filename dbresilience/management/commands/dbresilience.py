@@ -23,6 +23,18 @@ from dbresilience.resources import DatabaseResources, OtherEngine
 STILL_AT_WORK, UNUSABLE, AWAY = 1, 2, 3
 GRACE_SECONDS = 5.0
 """How much longer than it was to wait a pause may take on a server that does not answer."""
+HEARING_SECONDS = LOOK_SECONDS * 1.2
+"""Until every process that is asked something has looked."""
+
+IDLE = "Idle processes hear it with their next request, which waits then."
+UNHEARD = (
+    "Nobody has heard it yet: idle processes hear it with their next request. "
+    "If the site is being asked, check the user, TMPDIR and runtime_folder."
+)
+
+
+def _heard(processes: int) -> str:
+    return f"Heard by {processes} process{'' if processes == 1 else 'es'} so far."
 
 
 def _seconds(*, least: float) -> Callable[[str], float]:
@@ -50,7 +62,8 @@ class Command(BaseCommand):
         pause = orders.add_parser(
             "pause",
             help="let requests wait, and say when PostgreSQL may be restarted",
-            description="Exit codes: 0 paused; 1 somebody was still at work, so the pause was withdrawn; "
+            description="Exit codes: 0 paused and nobody at work, whether or not a process has heard it; "
+            "1 somebody was still at work, so the pause was withdrawn; "
             "2 a wrong argument or setting; 3 the database cannot be reached, so the pause was withdrawn.",
         )
         pause.add_argument(
@@ -90,6 +103,7 @@ class Command(BaseCommand):
         try:
             if wait_seconds == 0:
                 until = file.pause(seconds)
+                sleep(HEARING_SECONDS)
             else:
                 with closing(resources.connect()) as connection:
                     longest = min(wait_seconds, seconds)
@@ -97,7 +111,7 @@ class Command(BaseCommand):
                         before = activity.look(connection)
                         until = file.pause(seconds)
                         self._say(f"Pausing {resources.alias!r} on this machine for {seconds:g} s. Now: {before}.")
-                        sleep(LOOK_SECONDS * 1.2)  # until every process has looked
+                        sleep(HEARING_SECONDS)
                         after = activity.wait_until_quiet(
                             connection, longest, lambda now: self._say(f"Waiting until nobody is at work: {now}.")
                         )
@@ -110,27 +124,31 @@ class Command(BaseCommand):
             raise
         assert until is not None
         facts["waited_seconds"] = round(monotonic() - began, 3)
+        heard_by = facts["heard_by"] = file.heard_by()
+        sessions = ""
         if before is not None and after is not None:
-            facts |= {"sessions_before": len(before.sessions), "at_work": len(after.at_work), "idle": after.idle}
+            ended = len({session.pid for session in before.sessions} - {session.pid for session in after.sessions})
+            facts |= {"sessions_before": len(before.sessions), "sessions_ended": ended}
+            facts |= {"at_work": len(after.at_work), "idle": after.idle}
+            sessions = f" {ended} of {len(before.sessions)} sessions ended, {after.idle} idle."
         if after is not None and after.at_work:
             self._withdraw(file, until)
             text = (
                 f"{len(after.at_work)} were still at work after {wait_seconds:g} s, so this pause is off: "
-                f"{'; '.join(map(str, after.at_work[:5]))}. Wait longer (--wait-seconds), or look whether these "
-                "processes run on this machine, as this user and with the same TMPDIR or runtime_folder."
+                f"{'; '.join(map(str, after.at_work[:5]))}. {_heard(heard_by)} "
+                "Wait longer (--wait-seconds), or look whether these processes "
+                "run on this machine, as this user and with the same TMPDIR or runtime_folder."
             )
             self._fail(text, STILL_AT_WORK, facts)
         end = datetime.fromtimestamp(until, UTC)
         facts |= {"paused": True, "paused_until": end.isoformat(timespec="seconds")}
         facts["seconds_left"] = round(until - time(), 1)
-        ended = (
-            f" {len(before.sessions) - after.idle} of {len(before.sessions)} sessions ended."
-            if before and after
-            else ""
-        )
+        note = ""
+        if after is None or after.idle:
+            note = f"{IDLE if heard_by else UNHEARD}\n"
         self._done(
-            f"Paused until {end:%H:%M:%S} UTC ({facts['seconds_left']:g} s).{ended} Restart PostgreSQL now, "
-            "then run: manage.py dbresilience resume",
+            f"Paused until {end:%H:%M:%S} UTC ({facts['seconds_left']:g} s).{sessions} {_heard(heard_by)}\n{note}"
+            "Restart PostgreSQL now, then run: manage.py dbresilience resume",
             facts,
         )
 
@@ -141,14 +159,23 @@ class Command(BaseCommand):
 
     def _resume(self, resources: DatabaseResources, file: OrderFile, **_: Any) -> None:
         was_paused = file.resume()
-        text = f"Resumed {resources.alias!r}: those who wait go on within {LOOK_SECONDS:g} s."
-        facts = {"order": "resume", "database": resources.alias, "was_paused": was_paused}
-        self._done(text if was_paused else f"{resources.alias!r} was not paused.", facts)
+        facts: dict[str, Any] = {"order": "resume", "database": resources.alias, "was_paused": was_paused}
+        if not was_paused:
+            self._done(f"{resources.alias!r} was not paused.", facts)
+            return
+        sleep(HEARING_SECONDS)
+        facts["heard_by"] = file.heard_by()
+        self._done(f"Resumed {resources.alias!r}: those who waited go on. {_heard(facts['heard_by'])}", facts)
 
     def _recycle(self, resources: DatabaseResources, file: OrderFile, **_: Any) -> None:
         file.recycle()
+        sleep(HEARING_SECONDS)
+        heard_by = file.heard_by()
         text = f"Every process replaces its connections to {resources.alias!r} before it uses them next."
-        self._done(text, {"order": "recycle", "database": resources.alias})
+        self._done(
+            f"{text} {_heard(heard_by)}{'' if heard_by else f' {UNHEARD}'}",
+            {"order": "recycle", "database": resources.alias, "heard_by": heard_by},
+        )
 
     def _say(self, text: str) -> None:
         if not self._json:
