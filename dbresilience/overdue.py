@@ -6,6 +6,7 @@ import math
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from inspect import signature
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, cast
 
@@ -33,6 +34,11 @@ LEAST_PATIENCE_SECONDS = 0.05
 MOST_PATIENCE_SECONDS = 1.0
 CLEANUP_SECONDS = 1.0
 """What COMMIT, ROLLBACK and the cleaning of a session may take when a deadline is near or over."""
+
+
+# From psycopg 3.3.9 on, or a little before.
+_WaitTimeout: Any = getattr(psycopg.errors, "_WaitTimeout", None)
+_WAITS_WITH_TIMEOUT = _WaitTimeout is not None and "timeout" in signature(psycopg.Connection.wait).parameters
 
 
 class _Expired(Exception):
@@ -94,6 +100,15 @@ class DeadlineMixin(_Connection):
             raise error
         started = perf_counter()
         try:
+            if _WAITS_WITH_TIMEOUT:
+                # psycopg's own is quicker, and nearly every statement is answered before anything is suspected.
+                try:
+                    return super().wait(gen, timeout=min(left, SUSPICIOUS_SECONDS))
+                except _WaitTimeout:
+                    if left <= SUSPICIOUS_SECONDS:
+                        raise _Expired from None
+                    left -= SUSPICIOUS_SECONDS
+                    self._suspect()
             return self._wait_until(gen, left)
         except _Expired:
             return self._end(gen, perf_counter() - started, allowance)
