@@ -8,26 +8,16 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.backends.postgresql.base import TIMESTAMPTZ_OID
-from django.db.backends.postgresql.psycopg_any import register_tzloader
-from psycopg.pq import Format
 
 from . import cursors
-from .connecting import ConnectingMixin
+from .holding import HoldingMixin
 
 if TYPE_CHECKING:
-    from .lease import Lease
+    pass
 
 
-class OpeningMixin(ConnectingMixin):
+class OpeningMixin(HoldingMixin):
     """Opens cursors that count as use of the lease until they are closed."""
-
-    _busy = 0
-    """Steps going on between which the connection must not be given back."""
-
-    def release_if_unneeded(self) -> None:
-        """Give the connection back unless something still needs it."""
-        raise NotImplementedError
 
     def create_cursor(self, name: str | None = None) -> Any:
         """Create a cursor that counts as use of the lease until it is closed."""
@@ -44,23 +34,6 @@ class OpeningMixin(ConnectingMixin):
             cursor = cursors.leased(connection.cursor_factory)(connection)
         self.prepare_loaders(cursor)
         return cursor
-
-    def prepare_loaders(self, cursor: Any) -> None:
-        """Let a new cursor load times in the time zone of this moment."""
-        connection = cursor.connection
-        if connection.timezone is not self.timezone:
-            loader = connection.adapters.get_loader(TIMESTAMPTZ_OID, Format.TEXT)
-            if self.timezone == getattr(loader, "timezone", None):
-                connection.timezone = self.timezone
-            else:
-                register_tzloader(self.timezone, cursor)
-
-    def _take(self) -> Lease:
-        """Take a connection from the pool."""
-        raise NotImplementedError
-
-    def _give_back(self) -> None:
-        raise NotImplementedError
 
     def make_cursor(self, cursor: Any) -> Any:
         """Wrap a cursor so that it raises Django's exceptions."""

@@ -1,4 +1,4 @@
-"""One psycopg_pool, steered: release, ends, numbers; see `acquiring` and `recovery` for the rest.
+"""One psycopg_pool, steered: what goes out comes back, is cleaned or buried, and is counted.
 
 psycopg_pool owns the queue, the hand-off and the background threads. What it lacks is a verdict:
 after an outage it finds dead connections one at a time and retries with a delay that doubles
@@ -8,7 +8,7 @@ closed, waiters are woken, and the next request connects at once.
 
 A generation is replaced when one of its connections was told FATAL, found cut or never answered, or when
 connecting fails while none of its connections is left. In that last case the breaker opens (see
-`admission`).
+`admission`). How a request gets a connection is in `acquiring`, what becomes of news in `recovery`.
 """
 
 from __future__ import annotations
@@ -20,14 +20,13 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg_pool import ConnectionPool
 
-from . import signals
-from .acquiring import Acquiring
+from . import acquiring, signals
 from .conf import Configuration
 from .connection import ResilientConnection
 from .deadlines import deadline
 from .errors import AcquireTimeout
 from .generation import Generation
-from .lease import Lease
+from .lease import Holder, Lease
 from .liveness import cause_of_death, is_spent
 from .operators import OperatorOrders, OrderFile
 from .overdue import CLEANUP_SECONDS
@@ -39,7 +38,7 @@ from .snapshot import PoolSnapshot, timed_out
 _IDLE = int(TransactionStatus.IDLE)
 
 
-class Pool(Acquiring):
+class Pool:
     """The connections of one alias and configuration in this process.
 
     Args:
@@ -73,7 +72,18 @@ class Pool(Acquiring):
         self.admission = self.recovery.admission
         self.orders = OperatorOrders(orders, self)
 
-    # Release
+    # Acquire and release
+
+    def acquire(self, holder: Holder) -> Lease:
+        """Hand out a living connection.
+
+        Raises:
+            AcquireTimeout: none became free within `timeout` seconds.
+            TooManyWaiting: `max_waiting` requests wait already.
+            OutOfTime: the request's deadline had passed before.
+            DatabaseUnavailable: the server cannot be reached; the cause is attached.
+        """
+        return acquiring.acquire(self, holder)
 
     def reclaim_orphans(self) -> bool:
         """Take back what threads held when they ended; whether there was any."""
