@@ -31,13 +31,10 @@ NO_REPLY = "There is no such reply of yours."
 
 
 class EventStreamRenderer(BaseRenderer):
-    """Only so that content negotiation knows the type; streams are not rendered."""
+    """Only so that content negotiation knows the type; streams are not rendered, `chat.streaming` writes them."""
 
     media_type = "text/event-stream"
     format = "event-stream"
-
-    def render(self, data: Any, accepted_media_type: str | None = None, renderer_context: Any = None) -> Any:
-        raise NotImplementedError("Event streams are written by chat.streaming")
 
 
 class TurnView(ChatAPIView):
