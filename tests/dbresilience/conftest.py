@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import itertools
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import environ
 import pytest
-from django.db import connections, transaction
+from django.db import OperationalError, connections
 
-from dbresilience import signals
 from dbresilience.base import DatabaseWrapper
 from dbresilience.operators import OrderFile
-from tests.support.postgres import ThrowawayPostgres
-from tests.support.proxy import Proxy
 
 _numbers = itertools.count()
 
@@ -71,46 +67,25 @@ def pid_of(wrapper: DatabaseWrapper) -> int:
         return int(cursor.fetchone()[0])
 
 
+def works(wrapper: DatabaseWrapper) -> bool:
+    """Whether a query is answered now."""
+    try:
+        pid_of(wrapper)
+    except OperationalError:
+        return False
+    return True
+
+
 def in_thread(work: Callable[[], object]) -> threading.Thread:
     thread = threading.Thread(target=work)
     thread.start()
     return thread
 
 
-@pytest.fixture
-def one(make_wrapper: MakeWrapper, database_url: str, proxy: Proxy) -> DatabaseWrapper:
-    """A wrapper that reaches its server through the proxy."""
-    wrapper = make_wrapper(url=proxy.url(database_url), pool={"max_size": 3})
-    run(wrapper, "CREATE TABLE kept (n int PRIMARY KEY)")
-    return wrapper
-
-
-@pytest.fixture
-def looked_up() -> Iterator[list[str]]:
-    found: list[str] = []
-
-    def receiver(outcome: str, reason: str, **details: object) -> None:
-        found.append(f"{outcome} {reason}".strip())
-
-    signals.commit_looked_up.connect(receiver)
-    yield found
-    signals.commit_looked_up.disconnect(receiver)
-
-
 def run(wrapper: DatabaseWrapper, query: str, params: Any = None) -> list[tuple[object, ...]]:
     with wrapper.cursor() as cursor:
         cursor.execute(query, params)
         return cursor.fetchall() if cursor.description else []
-
-
-def stored(postgres: ThrowawayPostgres, database_url: str, query: str = "SELECT n FROM kept ORDER BY n") -> list[Any]:
-    return [row[0] for row in postgres.execute(query, database=database_url.rpartition("/")[2])]
-
-
-def insert(wrapper: DatabaseWrapper, n: int, hook: Callable[[], object] = lambda: None) -> None:
-    with transaction.atomic(using=wrapper.alias):
-        wrapper.on_commit(hook)
-        run(wrapper, "INSERT INTO kept VALUES (%s)", [n])
 
 
 @pytest.fixture
@@ -132,51 +107,3 @@ def orders_of(wrapper: DatabaseWrapper) -> OrderFile:
     found = wrapper.resources.orders
     assert found is not None
     return found
-
-
-@pytest.fixture
-def told() -> Iterator[list[Any]]:
-    """What the two signals said, in order."""
-    seen: list[Any] = []
-
-    def repeated(attempt: int, classification: Any, **details: object) -> None:
-        seen.append((attempt, str(classification)))
-
-    def given_up(attempt: int, reason: str, **details: object) -> None:
-        seen.append((attempt, reason))
-
-    signals.unit_repeated.connect(repeated)
-    signals.unit_given_up.connect(given_up)
-    yield seen
-    signals.unit_repeated.disconnect(repeated)
-    signals.unit_given_up.disconnect(given_up)
-
-
-def end_session(wrapper: DatabaseWrapper, postgres: ThrowawayPostgres) -> None:
-    assert wrapper.connection is not None
-    postgres.execute(f"SELECT pg_terminate_backend({wrapper.connection.info.backend_pid})")
-    time.sleep(0.1)
-
-
-class Unit:
-    """Adds one, in a transaction; `trouble` happens within it, in its first `times` attempts."""
-
-    def __init__(self, wrapper: DatabaseWrapper, trouble: Callable[[], object], times: int = 1) -> None:
-        self.wrapper, self.trouble, self.times = wrapper, trouble, times
-        self.runs = 0
-        self.hooks: list[int] = []
-
-    def __call__(self, by: int = 1) -> str:
-        self.runs += 1
-        number = self.runs
-        with transaction.atomic(using=self.wrapper.alias):
-            self.wrapper.on_commit(lambda: self.hooks.append(number))
-            run(self.wrapper, "UPDATE kept SET n = n + %s WHERE id = 1", [by])
-            if number <= self.times:
-                self.trouble()
-            run(self.wrapper, "SELECT 1")
-        return f"run {number}"
-
-    @property
-    def value(self) -> object:
-        return run(self.wrapper, "SELECT n FROM kept WHERE id = 1")[0][0]

@@ -14,7 +14,7 @@ from dbresilience import classify
 from dbresilience.signals import breaker_closed, breaker_opened
 from tests.support.postgres import ThrowawayPostgres, wait_until
 
-from .conftest import MakeWrapper, pid_of
+from .conftest import MakeWrapper, pid_of, works
 from .test_deadlines import seconds_of
 
 
@@ -69,17 +69,9 @@ def test_while_the_server_is_away_refusals_are_quick_and_few_dial(
         assert classify(error).name == "cannot_connect"
         assert wrapper.resources.snapshot().breaker == "open"
         postgres.start()
-        wait_until(lambda: _works(wrapper), timeout_seconds=0.3, what="an answer")
+        wait_until(lambda: works(wrapper), timeout_seconds=0.3, what="an answer")
         assert news == ["opened", "closed"]
     assert wrapper.resources.snapshot().breaker == "closed"
-
-
-def _works(wrapper: object) -> bool:
-    try:
-        pid_of(wrapper)  # type: ignore[arg-type]
-    except OperationalError:
-        return False
-    return True
 
 
 def test_the_first_request_after_a_quiet_night_is_served(

@@ -17,7 +17,7 @@ from dbresilience import OutOfTime, classify, deadline, signals
 from dbresilience.deadlines import _allowance_of_request, current_allowance
 from tests.support.postgres import ThrowawayPostgres, wait_until
 
-from .conftest import MakeWrapper, in_thread, pid_of
+from .conftest import MakeWrapper, in_thread, pid_of, works
 
 
 def seconds_of(work: Callable[[], object]) -> float:
@@ -89,15 +89,7 @@ def test_a_frozen_server_costs_the_deadline_and_no_more(make_wrapper: MakeWrappe
 
     assert sorted(seconds_of(refused) for _ in range(20))[10] < 0.05
     postgres.thaw()
-    wait_until(lambda: _works(wrapper), timeout_seconds=0.5, what="an answer")
-
-
-def _works(wrapper: object) -> bool:
-    try:
-        pid_of(wrapper)  # type: ignore[arg-type]
-    except OperationalError:
-        return False
-    return True
+    wait_until(lambda: works(wrapper), timeout_seconds=0.5, what="an answer")
 
 
 def test_a_deadline_is_for_all_that_is_waited_for_together(make_wrapper: MakeWrapper) -> None:
@@ -188,7 +180,7 @@ def test_a_savepoint_on_a_frozen_server_costs_the_deadline_and_no_more(
         assert time.monotonic() - started < 0.6
         postgres.thaw()
         pid_of(wrapper)
-    wait_until(lambda: _works(wrapper), timeout_seconds=1, what="an answer")
+    wait_until(lambda: works(wrapper), timeout_seconds=1, what="an answer")
 
 
 def test_others_are_not_held_up(make_wrapper: MakeWrapper) -> None:

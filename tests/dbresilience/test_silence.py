@@ -14,8 +14,8 @@ from dbresilience import classify, deadline
 from dbresilience.base import DatabaseWrapper
 from tests.support.postgres import ThrowawayPostgres, wait_until
 
-from .conftest import MakeWrapper, in_thread, pid_of
-from .test_deadlines import _works, sleep
+from .conftest import MakeWrapper, in_thread, pid_of, works
+from .test_deadlines import sleep
 
 
 def test_an_answer_closes_a_breaker_that_silence_opened(make_wrapper: MakeWrapper, postgres: ThrowawayPostgres) -> None:
@@ -65,7 +65,7 @@ def test_a_frozen_server_is_noticed_long_before_the_deadline(
     wait_until(lambda: admission.state == "open", timeout_seconds=6, what="an open breaker")
     postgres.thaw()
     thread.join(5)
-    wait_until(lambda: _works(wrapper), timeout_seconds=1, what="an answer")
+    wait_until(lambda: works(wrapper), timeout_seconds=1, what="an answer")
 
 
 def test_a_slow_statement_is_no_outage(make_wrapper: MakeWrapper, postgres: ThrowawayPostgres) -> None:

@@ -9,11 +9,12 @@ import pytest
 from django.db import InterfaceError, OperationalError, transaction
 
 from dbresilience import CommitOutcomeUnknown, classify
+from tests.dbresilience.conftest import MakeWrapper, run
 from tests.support.postgres import ThrowawayPostgres
 from tests.support.protocol import is_commit
 from tests.support.proxy import ANSWERED, Proxy
 
-from .conftest import MakeWrapper, insert, run, stored
+from .conftest import insert, stored
 
 
 @pytest.mark.parametrize("options", [{"pool": False}, {"resilience": {"lease": "request", "retry_attempts": 1}}])

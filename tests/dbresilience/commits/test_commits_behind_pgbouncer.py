@@ -7,12 +7,13 @@ from collections.abc import Iterator
 import pytest
 
 from dbresilience import CommitOutcomeUnknown, retry
+from tests.dbresilience.conftest import MakeWrapper, run
 from tests.support.pgbouncer import pgbouncer
 from tests.support.postgres import ThrowawayPostgres
 from tests.support.protocol import is_commit
 from tests.support.proxy import ANSWERED, SEEN, SENT, Proxy
 
-from .conftest import MakeWrapper, insert, run, stored
+from .conftest import insert, stored
 
 
 @pytest.fixture

@@ -17,18 +17,10 @@ from dbresilience import (
     retrying,
 )
 from dbresilience.base import DatabaseWrapper
+from tests.dbresilience.conftest import run
 from tests.support.postgres import ThrowawayPostgres
-from tests.support.proxy import Proxy
 
-from .conftest import MakeWrapper, Unit, end_session, run
-
-
-@pytest.fixture
-def one(make_wrapper: MakeWrapper, database_url: str, proxy: Proxy) -> DatabaseWrapper:
-    wrapper = make_wrapper(url=proxy.url(database_url), pool={"max_size": 4})
-    run(wrapper, "CREATE TABLE kept (id int PRIMARY KEY, n int)")
-    run(wrapper, "INSERT INTO kept VALUES (1, 0), (2, 0)")
-    return wrapper
+from .conftest import Unit, end_session
 
 
 def test_within_a_transaction_it_says_why_not(one: DatabaseWrapper) -> None:

@@ -10,10 +10,11 @@ from django.db import InterfaceError, OperationalError
 
 from dbresilience import CommitOutcomeUnknown
 from dbresilience.base import DatabaseWrapper
+from tests.dbresilience.conftest import MakeWrapper, run
 from tests.support.protocol import Message, is_commit
 from tests.support.proxy import ANSWERED, Proxy
 
-from .conftest import MakeWrapper, insert, run
+from .conftest import insert
 
 
 @pytest.mark.parametrize("options", [{"server_side_binding": True}, {"resilience": {"commit_lookup": False}}])

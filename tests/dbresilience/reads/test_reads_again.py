@@ -1,9 +1,9 @@
-"""repeating.py, exchanging.py: a read whose connection was lost is asked again; what was never sent goes elsewhere."""
+"""repeating.py: a read whose connection was lost is asked again; what was never sent goes elsewhere."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,49 +11,13 @@ from django.db import DatabaseError, InterfaceError, OperationalError, transacti
 from django.test.utils import CaptureQueriesContext
 from psycopg.rows import dict_row
 
-from dbresilience import CommitOutcomeUnknown, DatabaseUnavailable, no_retries, signals
+from dbresilience import CommitOutcomeUnknown, DatabaseUnavailable, no_retries
 from dbresilience.base import DatabaseWrapper
 from dbresilience.session_state import is_plain_read
-from tests.support.postgres import ThrowawayPostgres, wait_until
+from tests.dbresilience.conftest import MakeWrapper, in_thread, run
+from tests.support.postgres import wait_until
 from tests.support.protocol import Message
 from tests.support.proxy import ANSWERED, SEEN, SENT, Proxy
-
-from .conftest import MakeWrapper, in_thread, run
-
-
-@pytest.fixture
-def one(make_wrapper: MakeWrapper, database_url: str, proxy: Proxy) -> DatabaseWrapper:
-    wrapper = make_wrapper(url=proxy.url(database_url), pool={"max_size": 1, "timeout": 3})
-    run(wrapper, "CREATE TABLE kept (n int)")
-    run(wrapper, "INSERT INTO kept VALUES (1)")
-    return wrapper
-
-
-@pytest.fixture
-def repeated() -> Iterator[list[int]]:
-    seen: list[int] = []
-
-    def receiver(attempt: int, **details: object) -> None:
-        seen.append(attempt)
-
-    signals.read_repeated.connect(receiver)
-    yield seen
-    signals.read_repeated.disconnect(receiver)
-
-
-@pytest.fixture
-def terminate(postgres: ThrowawayPostgres) -> Callable[[DatabaseWrapper], None]:
-    """End the session of a wrapper's lease, and wait until this side can know."""
-
-    def end(wrapper: DatabaseWrapper) -> None:
-        assert wrapper.connection is not None
-        pid = wrapper.connection.info.backend_pid
-        postgres.execute(f"SELECT pg_terminate_backend({pid})")
-        query = f"SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}"
-        wait_until(lambda: postgres.execute(query) == [(0,)])
-        time.sleep(0.05)
-
-    return end
 
 
 def saying(words: str) -> Callable[[Message], bool]:

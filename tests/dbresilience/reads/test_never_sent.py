@@ -1,8 +1,7 @@
-"""exchanging.py: a statement that never left goes on with another connection."""
+"""holding.py: a statement that never left goes on with another connection."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import pytest
@@ -10,33 +9,9 @@ from django.db import DatabaseError, OperationalError, transaction
 
 from dbresilience import DatabaseUnavailable
 from dbresilience.base import DatabaseWrapper
-from tests.support.postgres import ThrowawayPostgres, wait_until
+from tests.dbresilience.conftest import MakeWrapper, pid_of, run
+from tests.support.postgres import wait_until
 from tests.support.proxy import Proxy
-
-from .conftest import MakeWrapper, pid_of, run
-
-
-@pytest.fixture
-def one(make_wrapper: MakeWrapper, database_url: str, proxy: Proxy) -> DatabaseWrapper:
-    wrapper = make_wrapper(url=proxy.url(database_url), pool={"max_size": 1, "timeout": 3})
-    run(wrapper, "CREATE TABLE kept (n int)")
-    run(wrapper, "INSERT INTO kept VALUES (1)")
-    return wrapper
-
-
-@pytest.fixture
-def terminate(postgres: ThrowawayPostgres) -> Callable[[DatabaseWrapper], None]:
-    """End the session of a wrapper's lease, and wait until this side can know."""
-
-    def end(wrapper: DatabaseWrapper) -> None:
-        assert wrapper.connection is not None
-        pid = wrapper.connection.info.backend_pid
-        postgres.execute(f"SELECT pg_terminate_backend({pid})")
-        query = f"SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}"
-        wait_until(lambda: postgres.execute(query) == [(0,)])
-        time.sleep(0.05)
-
-    return end
 
 
 def test_a_transaction_whose_connection_died_before_its_first_statement(

@@ -18,19 +18,12 @@ from dbresilience import (
 )
 from dbresilience.base import DatabaseWrapper
 from dbresilience.repeating import delay_seconds
+from tests.dbresilience.conftest import MakeWrapper, in_thread, run
 from tests.support.postgres import ThrowawayPostgres
 from tests.support.protocol import is_commit
 from tests.support.proxy import ANSWERED, SEEN, Proxy
 
-from .conftest import MakeWrapper, Unit, end_session, in_thread, run
-
-
-@pytest.fixture
-def one(make_wrapper: MakeWrapper, database_url: str, proxy: Proxy) -> DatabaseWrapper:
-    wrapper = make_wrapper(url=proxy.url(database_url), pool={"max_size": 4})
-    run(wrapper, "CREATE TABLE kept (id int PRIMARY KEY, n int)")
-    run(wrapper, "INSERT INTO kept VALUES (1, 0), (2, 0)")
-    return wrapper
+from .conftest import Unit, end_session
 
 
 def test_a_lost_session(one: DatabaseWrapper, postgres: ThrowawayPostgres, told: list[Any]) -> None:

@@ -11,11 +11,12 @@ from django.db import OperationalError, connections, transaction
 
 from dbresilience import CommitOutcomeUnknown, classify, deadline
 from dbresilience.base import DatabaseWrapper
+from tests.dbresilience.conftest import in_thread, pid_of, run
 from tests.support.postgres import ThrowawayPostgres
 from tests.support.protocol import is_commit
 from tests.support.proxy import ANSWERED, SEEN, SENT, Proxy
 
-from .conftest import in_thread, insert, pid_of, run, stored
+from .conftest import insert, stored
 
 
 @pytest.mark.parametrize("after", [SENT, ANSWERED])

@@ -13,11 +13,12 @@ from django.test.utils import CaptureQueriesContext
 from dbresilience import CommitOutcomeUnknown
 from dbresilience.base import DatabaseWrapper
 from dbresilience.transaction_ids import TransactionId
+from tests.dbresilience.conftest import MakeWrapper, run
 from tests.support.postgres import ThrowawayPostgres
 from tests.support.protocol import is_commit
 from tests.support.proxy import ANSWERED, Proxy
 
-from .conftest import MakeWrapper, insert, run, stored
+from .conftest import insert, stored
 
 
 def test_an_id_belongs_to_one_transaction_only(one: DatabaseWrapper, proxy: Proxy, postgres: Any) -> None:
