@@ -10,7 +10,9 @@ import psycopg
 import pytest
 
 from dbresilience import DatabaseUnavailable, deadline
+from dbresilience import admission as breaker
 from dbresilience.admission import Admission
+from dbresilience.errors import StatementOverdue
 from tests.support.postgres import wait_until
 
 from .conftest import MakeWrapper, pid_of
@@ -87,6 +89,22 @@ def test_a_probe_that_hangs_holds_nobody_up() -> None:
     wait_until(lambda: admission.clear, timeout_seconds=1, what="admission")
 
 
+def test_probes_that_hang_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is a thread, and a session that a frozen server makes once it thaws."""
+    monkeypatch.setattr(breaker, "HANGING_SECONDS", 0.05)
+    dial = Dial(failure())
+    dial.release.clear()
+    admission = admission_with(dial)
+    admission.report_outage(failure())
+    until = time.monotonic() + 0.6
+    while time.monotonic() < until:
+        with pytest.raises(DatabaseUnavailable):
+            admission.admit(0.1)
+        time.sleep(0.01)
+    assert dial.calls == breaker.MOST_PROBES
+    dial.release.set()
+
+
 def test_a_suspicion_that_proves_wrong_refuses_nobody() -> None:
     """The server answers the probe: it was one connection's own trouble."""
     admission = admission_with(Dial(None))
@@ -114,6 +132,21 @@ def test_a_suspicion_is_refuted_by_any_answer() -> None:
         time.sleep(0.2)
         assert admission.clear
         admission.report_suspicion(failure())  # the next one is heard
+
+
+def test_only_an_answer_to_later_questions_closes_the_breaker() -> None:
+    """A lease that ends now may have had its last answer before the server froze."""
+    dial = Dial(None)
+    dial.release.clear()
+    admission = admission_with(dial)
+    before = time.perf_counter()
+    admission.report_suspicion(StatementOverdue("made by the test"))
+    wait_until(lambda: admission.state == "open", timeout_seconds=2, what="an open breaker")
+    admission.report_answer(before)
+    assert admission.state == "open"
+    admission.report_answer(time.perf_counter())
+    assert admission.state == "closed"
+    dial.release.set()
 
 
 def test_a_shorter_pause_takes_the_place_of_a_longer_one() -> None:
