@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -87,6 +89,25 @@ def test_a_probe_that_hangs_holds_nobody_up() -> None:
     dial.error = None
     dial.release.set()
     wait_until(lambda: admission.clear, timeout_seconds=1, what="admission")
+
+
+@pytest.mark.parametrize(
+    ("cause", "quiet_seconds"),
+    [(failure("28P01"), 0.3), (psycopg.OperationalError(os.strerror(errno.ECONNREFUSED)), 0.15)],
+    ids=["an old verdict", "nobody listened"],
+)
+def test_a_probe_that_may_bring_good_news_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, cause: Exception, quiet_seconds: float
+) -> None:
+    """What was true in the evening says nothing in the morning; where nobody listened, refusals are quick."""
+    monkeypatch.setattr(breaker, "STALE_SECONDS", 0.2)
+    dial = Dial(None)
+    admission = admission_with(dial)
+    admission.report_outage(cause)
+    time.sleep(quiet_seconds)
+    dial.release.clear()
+    threading.Timer(0.3, dial.release.set).start()
+    assert 0.25 < seconds_of(lambda: admission.admit(5)) < 0.6
 
 
 def test_probes_that_hang_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
