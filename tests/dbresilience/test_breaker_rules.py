@@ -155,6 +155,21 @@ def test_a_suspicion_is_refuted_by_any_answer() -> None:
         admission.report_suspicion(failure())  # the next one is heard
 
 
+def test_a_probe_that_hangs_proves_nothing_where_others_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own connection may be the one that is in trouble; and the next suspicion is heard."""
+    monkeypatch.setattr(breaker, "HANGING_SECONDS", 0.1)
+    dial = Dial(None)
+    dial.release.clear()
+    admission = admission_with(dial, answered=True)
+    for suspicions in (1, 2):
+        admission.report_suspicion(failure())
+        time.sleep(0.2)
+        assert dial.calls == suspicions
+    assert admission.clear
+    assert admission.opened_total == 0
+    dial.release.set()
+
+
 def test_only_an_answer_to_later_questions_closes_the_breaker() -> None:
     """A lease that ends now may have had its last answer before the server froze."""
     dial = Dial(None)
@@ -176,6 +191,22 @@ def test_a_shorter_pause_takes_the_place_of_a_longer_one() -> None:
     admission.pause(30)
     threading.Timer(0.2, admission.pause, args=[0.2]).start()
     assert seconds_of(lambda: admission.admit(5)) < 1
+
+
+def test_a_probe_does_not_end_a_pause() -> None:
+    """It was under way when the operator paused; the server is there still, and is about to go."""
+    dial = Dial(None)
+    dial.release.clear()
+    admission = admission_with(dial)
+    admission.report_suspicion(failure())
+    admission.report_outage(failure())
+    admission.pause(30)
+    dial.release.set()
+    wait_until(lambda: admission.state == "paused", timeout_seconds=1, what="the end of the outage")
+    with pytest.raises(DatabaseUnavailable, match="paused"):
+        admission.admit(0.1)
+    admission.resume()
+    admission.admit(0)
 
 
 def test_an_error_that_is_answered_is_asked_for_ever_more_rarely() -> None:
