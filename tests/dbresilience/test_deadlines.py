@@ -73,10 +73,18 @@ def test_a_frozen_server_costs_the_deadline_and_no_more(make_wrapper: MakeWrappe
     """Nothing is answered, not even the request to cancel: 503, the breaker opens; all is well again after."""
     wrapper = make_wrapper()
     pid_of(wrapper)
+    closed: list[str] = []
+
+    def note(reason: str, **_: object) -> None:
+        closed.append(reason)
+
+    signals.connection_closed.connect(note)
     postgres.freeze()
     started = time.monotonic()
     with deadline(0.5), pytest.raises(OperationalError) as caught:
         pid_of(wrapper)
+    signals.connection_closed.disconnect(note)
+    assert closed == ["deadline_exceeded"]
     assert 0.45 < time.monotonic() - started < 0.75
     assert (classify(caught.value).name, classify(caught.value).status) == ("deadline_exceeded", 503)
     assert wrapper.connection is None
