@@ -13,7 +13,9 @@ from psycopg_pool import ConnectionPool
 from . import signals
 from .conf import Configuration
 from .connection import ResilientConnection
+from .deadlines import deadline, seconds_left
 from .errors import StatementOverdue
+from .overdue import LEAST_PATIENCE_SECONDS
 from .signals import emit
 from .spares import Spares
 
@@ -56,6 +58,9 @@ class Generation:
         self._configuration = owner.configuration
         # psycopg_pool would count those who wait for their own connection to open; see `Pool.acquire`.
         arguments = self._configuration.pool_arguments() | {"max_waiting": 0} | self._sizes(survivors)
+        for name in ("check", "reset"):
+            if arguments[name] is not None:
+                arguments[name] = self._asked_without_lease(arguments[name])
         # A connection is retired by `spares`. This limit stays for one that others wait for all the time.
         arguments["max_lifetime"] *= 2
         self.psycopg_pool: ConnectionPool[ResilientConnection] = ConnectionPool(
@@ -166,6 +171,21 @@ class Generation:
                 raise
 
         return configure_or_close
+
+    def _asked_without_lease(self, callback: Callable[[ResilientConnection], Any]) -> Callable[..., None]:
+        """Let the user's `check` or `reset` query a connection that nobody has, for as long as one is waited for."""
+        configuration = self._configuration
+
+        def ask(connection: ResilientConnection) -> None:
+            needed_lease, connection.needs_lease = connection.needs_lease, False
+            seconds = seconds_left(configuration.timeout, configuration.deadline_seconds)
+            try:
+                with deadline(max(seconds, LEAST_PATIENCE_SECONDS)):
+                    callback(connection)
+            finally:
+                connection.needs_lease = needed_lease
+
+        return ask
 
     @property
     def idle(self) -> int:

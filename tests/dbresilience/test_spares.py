@@ -5,9 +5,13 @@ from __future__ import annotations
 import threading
 import time
 
-from django.db import connections
+import pytest
+from django.db import OperationalError, connections
+from psycopg_pool import ConnectionPool
 
 from dbresilience import signals
+from dbresilience.connection import ResilientConnection
+from dbresilience.deadlines import _allowance_of_request
 from dbresilience.spares import SPARE_SECONDS
 from tests.support.postgres import ThrowawayPostgres, wait_until
 
@@ -78,6 +82,32 @@ def test_a_check_of_the_users_own_runs_each_time(make_wrapper: MakeWrapper) -> N
         pid_of(wrapper)
     assert len(checked) == 3
     wait_until(lambda: len(returned) == 3)
+
+
+def test_a_check_and_a_reset_may_query(make_wrapper: MakeWrapper) -> None:
+    """The connection is nobody's then, and not a former holder's either; it is kept."""
+    reset: list[object] = []
+
+    def note(connection: ResilientConnection) -> None:
+        reset.append(connection.execute("SELECT 1").fetchone())
+
+    wrapper = make_wrapper(pool={"check": ConnectionPool.check_connection, "reset": note, "timeout": 2})
+    assert len({pid_of(wrapper) for _ in range(3)}) == 1
+    wait_until(lambda: reset == [(1,)] * 3)
+
+
+def test_a_check_on_a_frozen_server_ends_with_the_request(
+    make_wrapper: MakeWrapper, postgres: ThrowawayPostgres
+) -> None:
+    """It is a part of the wait for a connection."""
+    wrapper = make_wrapper(pool={"check": ConnectionPool.check_connection}, resilience={"deadline_seconds": 0.5})
+    pid_of(wrapper)
+    postgres.freeze()
+    started = time.monotonic()
+    with _allowance_of_request(), pytest.raises(OperationalError):
+        pid_of(wrapper)
+    assert time.monotonic() - started < 1.5
+    postgres.thaw()
 
 
 def test_an_old_connection_is_replaced_before_it_goes(make_wrapper: MakeWrapper) -> None:
