@@ -28,6 +28,8 @@ _CODE = re.compile(r"(?<=:  )([0-9A-Z]{5}): ")
 _LOCATION = re.compile(r"\n[^\n:]*:  \w+, \w+\.c:\d+")
 _NOBODY_LISTENS = tuple(os.strerror(code) for code in (errno.ECONNREFUSED, errno.ENOENT))
 
+# The second, since the first step is made before the host can have answered, and libpq takes it for good news.
+_NOT_YET_TAKEN = (pq.ConnStatus.STARTED, pq.ConnStatus.MADE)
 _WAITS: dict[int, Any] = {
     pq.PollingStatus.READING: psycopg.waiting.Wait.R,
     pq.PollingStatus.WRITING: psycopg.waiting.Wait.W,
@@ -68,7 +70,7 @@ def dial(
             break
         while not (yield pgconn.socket, _WAITS[step]):
             most_seconds = timeout_seconds
-            if answer_seconds is not None and pgconn.status == pq.ConnStatus.STARTED:
+            if answer_seconds is not None and pgconn.status in _NOT_YET_TAKEN:
                 most_seconds = answer_seconds
             if most_seconds and monotonic() - started >= most_seconds:
                 raise psycopg.errors.ConnectionTimeout("connection timeout expired", pgconn=_finish(pgconn))

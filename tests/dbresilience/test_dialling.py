@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import gc
+import time
 
 import psycopg
 import pytest
 
-from dbresilience.connection import ResilientConnection
+from dbresilience.connection import ProbingConnection, ResilientConnection
 from dbresilience.dialling import nobody_listened
+from dbresilience.errors import classify
 from dbresilience.health import HealthProbe
 from tests.support.ports import free_port
 from tests.support.postgres import ThrowawayPostgres, wait_until
+from tests.support.proxy import Proxy
 
 from .conftest import MakeWrapper
 
@@ -64,6 +67,17 @@ def test_errors_of_a_session_are_not_verbose(make_wrapper: MakeWrapper) -> None:
         cursor.cursor.execute("nonsense")
     assert "42601" not in str(caught.value)
     assert "LOCATION" not in str(caught.value)
+
+
+def test_a_probe_gives_up_where_packets_are_swallowed(database_url: str, proxy: Proxy) -> None:
+    """Long before `connect_timeout`, since the next one may get through. It was not told that there is no writer."""
+    proxy.swallow()
+    started = time.monotonic()
+    with pytest.raises(psycopg.errors.ConnectionTimeout) as caught:
+        ProbingConnection.connect(proxy.url(database_url), connect_timeout=5, target_session_attrs="read-write")
+    assert 0.9 < time.monotonic() - started < 2
+    assert classify(caught.value).name == "cannot_connect"
+    proxy.restore()
 
 
 def test_an_attempt_that_was_given_up_is_ended(database_url: str, postgres: ThrowawayPostgres) -> None:
