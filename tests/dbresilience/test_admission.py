@@ -11,10 +11,11 @@ import pytest
 from django.db import OperationalError
 
 from dbresilience import classify
+from dbresilience.pacing import SharedPace
 from dbresilience.signals import breaker_closed, breaker_opened
 from tests.support.postgres import ThrowawayPostgres, wait_until
 
-from .conftest import MakeWrapper, pid_of, works
+from .conftest import MakeWrapper, orders_of, pid_of, works
 from .test_deadlines import seconds_of
 
 
@@ -115,6 +116,8 @@ def test_a_full_server_is_asked_again_once(make_wrapper: MakeWrapper) -> None:
         for other in others:
             other.close()
         pid_of(wrapper)
+        # Where one has found a slot, the next process may try at once.
+        assert SharedPace(orders_of(wrapper), 60).take_turn()
 
 
 def test_idle_connections_of_other_aliases_make_room(make_wrapper: MakeWrapper) -> None:

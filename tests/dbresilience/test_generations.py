@@ -6,6 +6,7 @@ import threading
 import time
 from typing import Any
 
+import psycopg
 import pytest
 
 from dbresilience import AcquireTimeout, signals
@@ -56,6 +57,10 @@ def test_a_condemned_one_is_told_of_once_and_followed_by_another(wrapper: Databa
     assert generations.current is None
     assert pid_of(wrapper) != first
     generations.condemn(old, "long ago")
+    # What comes of an attempt that began before it was condemned is no news.
+    recovery = wrapper.resources.pool.recovery  # type: ignore[union-attr]
+    recovery.connection_failed(old, psycopg.OperationalError("made by the test"))
+    assert recovery.admission.state == "closed"
     signals.pool_condemned.disconnect(note)
     assert told == [(1, "the test wants it")]
     assert generations.current is not None

@@ -7,13 +7,14 @@ import time
 import psycopg
 import pytest
 from django.db import DataError, connections
+from psycopg_pool import PoolTimeout
 
 from dbresilience import AcquireTimeout, DatabaseUnavailable, classify
 from dbresilience.base import DatabaseWrapper
 from dbresilience.errors import TooManyWaiting
-from tests.support.postgres import ThrowawayPostgres
+from tests.support.postgres import ThrowawayPostgres, wait_until
 
-from .conftest import MakeWrapper, in_thread, pid_of
+from .conftest import MakeWrapper, in_thread, pid_of, works
 
 
 def test_an_idle_transaction_does_not_hide_an_outage(make_wrapper: MakeWrapper, postgres: ThrowawayPostgres) -> None:
@@ -29,6 +30,20 @@ def test_an_idle_transaction_does_not_hide_an_outage(make_wrapper: MakeWrapper, 
         assert time.monotonic() - started < 1
         postgres.start()
         pid_of(asker)
+
+
+def test_an_outage_that_is_over_is_no_cause(make_wrapper: MakeWrapper, postgres: ThrowawayPostgres) -> None:
+    """Who waits in vain afterwards is told of a pool that is too small, and of nothing else."""
+    pool = {"max_size": 1, "timeout": 0.5}
+    holder = make_wrapper(pool=pool)
+    postgres.stop("immediate")
+    with pytest.raises(DatabaseUnavailable):
+        pid_of(holder)
+    postgres.start()
+    wait_until(lambda: works(holder), what="an answer")
+    with holder.pinned(), pytest.raises(AcquireTimeout) as caught:
+        pid_of(make_wrapper(pool=pool))
+    assert isinstance(caught.value.__cause__, PoolTimeout)
 
 
 def test_a_session_that_cannot_be_set_up_is_no_riddle(make_wrapper: MakeWrapper) -> None:
