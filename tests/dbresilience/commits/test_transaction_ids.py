@@ -7,16 +7,16 @@ from typing import Any
 
 import psycopg
 import pytest
-from django.db import ProgrammingError, transaction
+from django.db import OperationalError, ProgrammingError, transaction
 from django.test.utils import CaptureQueriesContext
 
-from dbresilience import CommitOutcomeUnknown
+from dbresilience import CommitOutcomeUnknown, classify
 from dbresilience.base import DatabaseWrapper
 from dbresilience.transaction_ids import TransactionId
 from tests.dbresilience.conftest import MakeWrapper, run
 from tests.support.postgres import ThrowawayPostgres
 from tests.support.protocol import is_commit
-from tests.support.proxy import ANSWERED, Proxy
+from tests.support.proxy import ANSWERED, SEEN, Proxy
 
 from .conftest import insert, stored
 
@@ -43,6 +43,23 @@ def test_an_id_belongs_to_one_transaction_only(one: DatabaseWrapper, proxy: Prox
     assert seen[2] is not None
     assert seen[0].xid != seen[2].xid
     assert seen[1::2] == [None, None]
+
+
+def test_a_commit_by_hand_ends_what_the_id_is_for(
+    one: DatabaseWrapper, proxy: Proxy, postgres: ThrowawayPostgres, database_url: str
+) -> None:
+    """The transaction after it has an id of its own; else what is lost would pass for what was stored before."""
+    one.set_autocommit(False)
+    run(one, "INSERT INTO kept VALUES (1)")
+    run(one, "COMMIT")
+    run(one, "INSERT INTO kept VALUES (2)")
+    proxy.cut_when(is_commit, after=SEEN)
+    with pytest.raises(OperationalError) as caught:
+        one.commit()
+    assert classify(caught.value).name == "not_committed"
+    assert stored(postgres, database_url) == [1]
+    one.close()
+    one.set_autocommit(True)
 
 
 def test_the_id_is_asked_for_until_there_is_one(one: DatabaseWrapper) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -96,6 +97,22 @@ def test_no_other_connection_can_be_had(
     assert run(one, "SELECT n FROM kept") == [(1,)]
     assert one.get_autocommit()
     assert not one.in_atomic_block
+
+
+def test_nothing_is_stored_in_a_block_that_has_lost_its_connection(
+    one: DatabaseWrapper, proxy: Proxy, terminate: Callable[[DatabaseWrapper], None]
+) -> None:
+    """Who goes on within it, when the server is back, would store without a transaction."""
+    with transaction.atomic(using=one.alias):
+        proxy.refuse()
+        terminate(one)
+        with pytest.raises(DatabaseUnavailable):
+            run(one, "INSERT INTO kept VALUES (2)")
+        proxy.restore()
+        time.sleep(0.3)
+        with pytest.raises(DatabaseError):
+            run(one, "INSERT INTO kept VALUES (3)")
+    assert run(one, "SELECT n FROM kept") == [(1,)]
 
 
 def _can(work: Callable[[], object]) -> bool:
