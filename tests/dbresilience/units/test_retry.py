@@ -36,6 +36,23 @@ def test_a_lost_session(one: DatabaseWrapper, postgres: ThrowawayPostgres, told:
     assert one.resources.snapshot().in_use == 0
 
 
+def test_without_a_pool(make_wrapper: MakeWrapper, postgres: ThrowawayPostgres) -> None:
+    """And without a transaction, whose end would close it: the next attempt does not find the lost connection."""
+    wrapper = make_wrapper(pool=False)
+    runs: list[int] = []
+
+    @retry(using=wrapper.alias)
+    def read() -> object:
+        runs.append(1)
+        if len(runs) == 1:
+            wrapper.ensure_connection()
+            end_session(wrapper, postgres)
+        return run(wrapper, "SELECT 1")
+
+    assert read() == [(1,)]
+    assert len(runs) == 2
+
+
 def test_a_serialization_failure(make_wrapper: MakeWrapper, database_url: str, told: list[Any]) -> None:
     """Two that count on the same row: each of them is counted."""
     wrapper = make_wrapper(isolation_level=4)  # serializable

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -64,6 +64,53 @@ def test_a_write_outside_the_transaction(one: DatabaseWrapper, postgres: Throwaw
     with pytest.raises(OperationalError):
         both()
     assert run(one, "SELECT n FROM kept WHERE id = 2") == [(1,)]
+
+
+def _copy(connection: Any) -> None:
+    with connection.cursor() as cursor, cursor.copy("COPY kept FROM STDIN") as copy:
+        copy.write_row((9, 0))
+
+
+def _stream(connection: Any) -> None:
+    with connection.cursor() as cursor:
+        list(cursor.stream("INSERT INTO kept VALUES (9, 0) RETURNING id"))
+
+
+def _psycopgs_transaction(connection: Any) -> None:
+    with connection.transaction():
+        connection.execute("INSERT INTO kept VALUES (9, 0)")
+
+
+@pytest.mark.parametrize("store", [_copy, _stream, _psycopgs_transaction])
+def test_what_psycopg_stores_by_itself(
+    one: DatabaseWrapper, postgres: ThrowawayPostgres, store: Callable[[Any], None]
+) -> None:
+    """Past Django, outside its transactions."""
+    unit = Unit(one, lambda: end_session(one, postgres))
+
+    @retry(using=one.alias)
+    def both() -> None:
+        one.ensure_connection()
+        store(one.connection)
+        unit()
+
+    with pytest.raises(OperationalError):
+        both()
+    assert unit.runs == 1
+
+
+def test_an_inner_unit_stores_for_the_outer_one(one: DatabaseWrapper, postgres: ThrowawayPostgres) -> None:
+    """What it has committed would be stored twice."""
+    inner, outer = Unit(one, lambda: None), Unit(one, lambda: end_session(one, postgres))
+
+    @retry(using=one.alias)
+    def both() -> None:
+        retry(inner, using=one.alias)()
+        outer()
+
+    with pytest.raises(OperationalError):
+        both()
+    assert (inner.runs, outer.runs, outer.value) == (1, 1, 1)
 
 
 def test_another_database_counts_too(
