@@ -96,8 +96,6 @@ class CommittingMixin(_Connection):
         finally:
             if is_outermost:
                 self.writes = 0
-        if is_done:
-            note_stored()
 
     def pipeline(self) -> Any:
         """Enter psycopg's pipeline mode, in which a connection cannot be exchanged."""
