@@ -15,7 +15,7 @@ from django.db import OperationalError, transaction
 from django.http import HttpRequest, StreamingHttpResponse
 from django.test import RequestFactory
 
-from dbresilience import classify, deadline
+from dbresilience import AcquireTimeout, classify, deadline
 from dbresilience.deadlines import Allowance, _allowance_of_request, current_allowance, seconds_left, spend
 
 from .conftest import MakeWrapper, in_thread, pid_of, run
@@ -110,6 +110,18 @@ def test_a_commit_that_has_begun_has_time_of_its_own(make_wrapper: MakeWrapper) 
         spend(1)
     assert classify(caught.value).name == "out_of_time"
     assert run(wrapper, "SELECT id FROM notes") == [(1,)]
+
+
+def test_a_wait_in_vain_is_spent(make_wrapper: MakeWrapper) -> None:
+    """Who asks again and again waits no longer for it than the request may."""
+    pool = {"max_size": 1, "timeout": 0.3}
+    holder = make_wrapper(pool=pool)
+    pid_of(holder)
+    asker = make_wrapper(pool=pool)
+    with holder.pinned(), deadline(5):
+        with pytest.raises(AcquireTimeout):
+            pid_of(asker)
+        assert 4 < seconds_left(9, None) < 4.75
 
 
 def test_the_pools_own_work_belongs_to_no_request(make_wrapper: MakeWrapper) -> None:
