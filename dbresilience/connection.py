@@ -67,6 +67,9 @@ class ResilientConnection(CommittingMixin, DeadlineMixin, psycopg.Connection[Any
     wanted_server = "any"
     """libpq's target_session_attrs: which of several servers it was to have."""
 
+    begins_with_statement = False
+    """Whether the statement that is about to be sent brings BEGIN along (see `messages`)."""
+
     timezone: Any = ...
     """The time zone its loaders are known to use, so that it need not be looked up for each cursor."""
 
@@ -133,6 +136,10 @@ class ResilientConnection(CommittingMixin, DeadlineMixin, psycopg.Connection[Any
         # psycopg's own step, one address at a time; replaced because it hides the SQLSTATE of a refusal.
         pgconn = yield from dial(conninfo, timeout_seconds=timeout, answer_seconds=cls.answer_seconds)
         return cls(pgconn)
+
+    def _start_query(self) -> Any:
+        if not self.begins_with_statement:
+            yield from super()._start_query()
 
     def close(self) -> None:
         """Close as psycopg does, and tell the observer once."""

@@ -14,7 +14,7 @@ from django.db.backends.postgresql.base import ServerSideCursor
 from django.db.backends.utils import CursorWrapper
 
 from .executing import LeasedCursorMixin
-from .transaction_ids import CAN_ASK
+from .messages import TextCursorMixin
 
 _FETCH = "FETCH"
 
@@ -87,8 +87,8 @@ def leased(cursor_factory: type[Any]) -> type[Any]:
     """Return the cursor class that is `cursor_factory` and counts as use of the lease."""
     if issubclass(cursor_factory, LeasedCursorMixin):
         return cursor_factory
-    traits = {"sends_text": CAN_ASK and issubclass(cursor_factory, psycopg.ClientCursor)}
-    return type(f"Leased{cursor_factory.__name__}", (LeasedCursorMixin, cursor_factory), traits)
+    mixin = TextCursorMixin if issubclass(cursor_factory, psycopg.ClientCursor) else LeasedCursorMixin
+    return type(f"Leased{cursor_factory.__name__}", (mixin, cursor_factory), {})
 
 
 class LeasedServerBindingServerSideCursor(LeasedNamedCursorMixin, psycopg.ServerCursor[Any]):

@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg.pq import ConnStatus, PipelineStatus, TransactionStatus
+from psycopg.pq import ConnStatus, TransactionStatus
 
 from .errors import (
     OUTCOME_LOST,
@@ -26,7 +26,6 @@ from .errors import (
 from .liveness import is_alive
 from .repeating import repeat
 from .session_state import Traits, traits_of
-from .transaction_ids import execute_and_ask
 from .units import note_stored
 
 if TYPE_CHECKING:
@@ -39,7 +38,6 @@ else:
 
 _IDLE = int(TransactionStatus.IDLE)
 _OK = int(ConnStatus.OK)
-_NO_PIPELINE = int(PipelineStatus.OFF)
 LOOK_AFTER_SECONDS = 0.001
 """How long after the server's last answer the socket is looked at before something is sent."""
 
@@ -57,13 +55,9 @@ class LeasedCursorMixin(_Cursor):
     _counts = False
     """Whether the lease waits for this cursor to be closed."""
 
-    sends_text = False
-    """Whether a statement goes as one text with its values, so that another may follow in the same message."""
-
     can_move = True
     """Whether the cursor can go on with another connection."""
 
-    _hides_last_result = False
     _could_send = True
 
     def __init__(self, connection: Any, *args: Any, **kwargs: Any) -> None:
@@ -83,10 +77,7 @@ class LeasedCursorMixin(_Cursor):
         started = perf_counter()
         traits = self._begin(query, started)
         try:
-            if traits is not None and traits.changes_rows and self._asks_for_id(query):
-                execute_and_ask(self, super().execute, query, params, kwargs)
-            else:
-                super().execute(query, params, **kwargs)
+            super().execute(query, params, **kwargs)
         except psycopg.Error as error:
             self._note(error, query)
             self._failed(error, traits)
@@ -126,25 +117,6 @@ class LeasedCursorMixin(_Cursor):
         with self._noting(query):
             yield from super().stream(query, *args, **kwargs)
         self._stored(traits)
-
-    def nextset(self) -> bool | None:
-        """Go on to the next result as psycopg does."""
-        return None if self._hides_last_result else super().nextset()
-
-    def set_result(self, index: int) -> Any:
-        """Choose a result as psycopg does."""
-        if self._hides_last_result:
-            if index not in (0, -1):
-                raise IndexError(f"index {index} out of range: 1 result(s) available")
-            index = 0
-        return super().set_result(index)
-
-    def take_last_result(self) -> Any:
-        """Return the last result as libpq has it; from then on there is only the first."""
-        result = super().set_result(-1).pgresult
-        super().set_result(0)
-        self._hides_last_result = True
-        return result
 
     @property
     def lease(self) -> Lease | None:
@@ -201,8 +173,6 @@ class LeasedCursorMixin(_Cursor):
             self._check_lease()
             if now - lease.seen_at > LOOK_AFTER_SECONDS:
                 lease = self._on_living_connection(lease)
-            if self._hides_last_result:
-                self._hides_last_result = False
             lease.last_query = query
         connection: Any = self.connection
         # Looked at before, since afterwards psycopg has one text for both.
@@ -239,18 +209,6 @@ class LeasedCursorMixin(_Cursor):
         self.arraysize, self.format = arraysize, form
         if not counted:
             self.leave_lease()
-
-    def _asks_for_id(self, query: Any) -> bool:
-        lease = self._lease
-        return (
-            lease is not None
-            and lease.transaction_id is None
-            and self.sends_text
-            and not self.connection.autocommit
-            and lease.looks_up_commits
-            and isinstance(query, str)
-            and self.connection.pgconn.pipeline_status == _NO_PIPELINE
-        )
 
     def _stored(self, traits: Traits | None) -> None:
         if traits is not None and traits.writes and self.connection.autocommit:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, nullcontext
 from inspect import signature
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, cast
@@ -38,6 +38,7 @@ CLEANUP_SECONDS = 1.0
 
 # From psycopg 3.3.9 on, or a little before.
 _WaitTimeout: Any = getattr(psycopg.errors, "_WaitTimeout", None)
+_NOTHING_TO_ADD = nullcontext()
 _WAITS_WITH_TIMEOUT = _WaitTimeout is not None and "timeout" in signature(psycopg.Connection.wait).parameters
 
 
@@ -187,6 +188,11 @@ class DeadlineMixin(_Connection):
                 is_server_silent=is_server_silent,
             )
 
+    def set_autocommit(self, value: bool) -> None:
+        """Set it as psycopg does: nothing is sent for it, so it takes no time, also when the deadline is over."""
+        with self.lock:
+            super().wait(self._set_autocommit_gen(value))
+
     def commit(self) -> None:
         """Commit as psycopg does; once begun it has a second, since a COMMIT that is cut off leaves a doubt."""
         with self.time_to_clean_up(even_if_over=False):
@@ -197,8 +203,7 @@ class DeadlineMixin(_Connection):
         with self.time_to_clean_up(even_if_over=True):
             super().rollback()
 
-    @contextmanager
-    def time_to_clean_up(self, *, even_if_over: bool) -> Iterator[None]:
+    def time_to_clean_up(self, *, even_if_over: bool) -> AbstractContextManager[None]:
         """Have `CLEANUP_SECONDS` at least for what ends a transaction or undoes a part of it.
 
         Args:
@@ -207,7 +212,5 @@ class DeadlineMixin(_Connection):
         allowance = current_allowance()
         left = None if allowance is None else allowance.remaining(self.deadline_seconds)
         if left is None or left >= CLEANUP_SECONDS or (left <= 0 and not even_if_over):
-            yield
-        else:
-            with deadline(CLEANUP_SECONDS):
-                yield
+            return _NOTHING_TO_ADD
+        return deadline(CLEANUP_SECONDS)

@@ -7,7 +7,6 @@ once, before anybody has it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
@@ -22,11 +21,8 @@ if TYPE_CHECKING:
     from .connection import ResilientConnection
     from .lease import Lease
 
-CAN_ASK = hasattr(psycopg.Cursor, "set_result")
-"""Before psycopg 3.3 there is no way back to the first result of two."""
-
 CLUSTER = "(SELECT system_identifier::text FROM pg_catalog.pg_control_system())"
-_ID = (
+ID = (
     "SELECT pg_catalog.pg_current_xact_id_if_assigned(), pg_catalog.pg_current_wal_insert_lsn(), "
     "pg_catalog.pg_last_wal_replay_lsn()"
 )
@@ -35,9 +31,6 @@ _CAN_TELL = (
     f"SELECT {CLUSTER}, pg_catalog.pg_current_xact_id_if_assigned(), pg_catalog.pg_last_wal_replay_lsn(),"
     " CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_current_wal_insert_lsn() END"
 )
-# On a line of its own, since the statement before may end in a comment.
-_AND_ID = f"\n;{_ID}"
-_AND_ID_AS_SENT = _AND_ID.encode()
 
 
 class TransactionId(NamedTuple):
@@ -79,31 +72,16 @@ class LookUps:
         connection.cluster = result.get_value(0, 0)
 
 
-def execute_and_ask(cursor: Any, execute: Callable[..., Any], query: str, params: Any, kwargs: dict[str, Any]) -> None:
-    """Execute one statement that changes rows, and learn its transaction's id, which is then hidden from the cursor."""
-    try:
-        execute(query + _AND_ID, params, **kwargs)
-    finally:
-        _hide_question(cursor)
-    cursor.lease.transaction_id = _read(cursor.connection, cursor.take_last_result())
-
-
-def _hide_question(cursor: Any) -> None:
-    # Django's `connection.queries`, and whoever shows them, take the text from there.
-    sent = cursor._query
-    if sent is not None and sent.query is not None and sent.query.endswith(_AND_ID_AS_SENT):
-        sent.query = sent.query[: -len(_AND_ID_AS_SENT)]
-
-
 def ask_before_commit(connection: ResilientConnection, lease: Lease) -> None:
     """Learn the id by a round trip of its own, where it could not be had otherwise."""
     if connection.is_read_only_server:
         return
     with psycopg.Cursor(connection) as cursor:
-        lease.transaction_id = _read(connection, cursor.execute(_ID).pgresult)
+        lease.transaction_id = read_id(connection, cursor.execute(ID).pgresult)
 
 
-def _read(connection: ResilientConnection, result: Any) -> TransactionId | None:
+def read_id(connection: ResilientConnection, result: Any) -> TransactionId | None:
+    """Return the answer to `ID`; None if the transaction has changed nothing yet."""
     xid, cluster = result.get_value(0, 0), connection.cluster
     if xid is None or cluster is None:
         return None

@@ -1,0 +1,112 @@
+"""What goes to the server in one message: BEGIN with the first statement of a transaction, and behind the first that
+changes rows the question for the transaction's id.
+
+psycopg sends BEGIN alone and waits for its answer. Together they cost one round trip, and the cursor shows the
+statement's own results, as if nothing else had been sent. PostgreSQL runs the statements of a simple query one after
+the other until one fails (manual, "Multiple Statements in a Simple Query").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+from psycopg.generators import execute
+from psycopg.pq import DiagnosticField, ExecStatus, Format, TransactionStatus
+from psycopg.pq.abc import PGresult
+
+from .executing import LeasedCursorMixin
+from .session_state import traits_of
+from .transaction_ids import ID, read_id
+
+# Plain numbers, since they are compared for each query and an enumeration's == is slow.
+_IDLE = int(TransactionStatus.IDLE)
+_FAILED = int(TransactionStatus.INERROR)
+_REFUSED = int(ExecStatus.FATAL_ERROR)
+
+# On lines of their own, since a statement may end in a comment.
+_AND = b";\n"
+_AND_ID = b"\n;" + ID.encode()
+
+_UNREADABLE = (b"22", b"42")
+"""Classes of SQLSTATE of a text that the server could not read to its end, and therefore not begin."""
+
+
+class TextCursorMixin(LeasedCursorMixin):
+    """Of cursors that put the values into the text (`psycopg.ClientCursor`), since only a text holds more than one."""
+
+    def _execute_gen(self, query: Any, params: Any = None, **kwargs: Any) -> Generator[Any, Any, None]:
+        # psycopg's own step for this kind of cursor, without what it does for prepared statements.
+        connection: Any = self._conn
+        if (
+            connection._pipeline is not None
+            or connection.prepare_threshold is not None
+            or self.format is not Format.TEXT
+            or kwargs.get("binary")
+        ):
+            yield from super()._execute_gen(query, params, **kwargs)
+            return
+        pgconn = self._pgconn
+        begins = asks = False
+        if not connection.autocommit:
+            begins = connection.begins_with_statement = pgconn.transaction_status == _IDLE
+            asks = self._asks_for_id(query)
+        try:
+            yield from self._start_query(query)
+        finally:
+            connection.begins_with_statement = False
+        self._query = sent = self._convert_query(query, params)
+        text = sent.query + _AND_ID if asks else sent.query
+        pgconn.send_query(connection._get_tx_start_command() + _AND + text if begins else text)
+        results = yield from execute(pgconn)
+        if begins:
+            if _must_go_alone(results, pgconn.transaction_status):
+                results = yield from self._execute_alone(text)
+            elif len(results) > 1:
+                del results[0]
+        if asks and len(results) > 1:
+            self._lease.transaction_id = read_id(connection, results.pop())  # type: ignore[union-attr]  # who asks has one
+        self._check_results(results)
+        self._set_results(results)
+        self._last_query = query
+
+    def _execute_alone(self, text: bytes) -> Generator[Any, Any, list[PGresult]]:
+        connection: Any = self._conn
+        if self._pgconn.transaction_status == _FAILED:
+            yield from connection._exec_command(b"ROLLBACK")
+        if self._pgconn.transaction_status == _IDLE:
+            yield from connection._exec_command(connection._get_tx_start_command())
+        self._pgconn.send_query(text)
+        results: list[PGresult] = yield from execute(self._pgconn)
+        return results
+
+    def _asks_for_id(self, query: Any) -> bool:
+        lease = self._lease
+        if (
+            lease is None
+            or lease.transaction_id is not None
+            or not lease.looks_up_commits
+            or not isinstance(query, str)
+        ):
+            return False
+        traits = traits_of(query, self.connection)
+        return traits is not None and traits.changes_rows
+
+
+def _must_go_alone(results: list[PGresult], status: int) -> bool:
+    """Whether a statement has to be sent once more, after BEGIN, to have the answer that it would have had alone.
+
+    The place that an error points at would be counted from BEGIN on, and a text that cannot be read does not even begin
+    the transaction, which then would not have failed either. Nothing of the statement has happened in both cases.
+    """
+    last = results[-1]
+    if len(results) == 1:
+        if last.status != _REFUSED:
+            return True  # the statement was empty
+        return status == _IDLE and (last.error_field(DiagnosticField.SQLSTATE) or b"")[:2] in _UNREADABLE
+    return (
+        len(results) == 2
+        and last.status == _REFUSED
+        and status == _FAILED
+        and last.error_field(DiagnosticField.STATEMENT_POSITION) is not None
+    )
