@@ -67,6 +67,9 @@ class ResilientConnection(CommittingMixin, DeadlineMixin, psycopg.Connection[Any
     wanted_server = "any"
     """libpq's target_session_attrs: which of several servers it was to have."""
 
+    must_write = False
+    """Whether that is one which takes writes."""
+
     begins_with_statement = False
     """Whether the statement that is about to be sent brings BEGIN along (see `messages`)."""
 
@@ -108,8 +111,10 @@ class ResilientConnection(CommittingMixin, DeadlineMixin, psycopg.Connection[Any
         connection.opened_at = monotonic()
         connection.session_pid = connection.pgconn.backend_pid
         connection.deadline_seconds = deadline_seconds
+        connection.cursor_factory = leased(connection.cursor_factory)  # type: ignore[arg-type]  # mypy holds classes to be unhashable
         connection.slow_query_log = slow_query_log
         connection.wanted_server = _wanted_server(connection)
+        connection.must_write = connection.wanted_server in WRITERS
         if hosts is not None:
             hosts.remember(connection)
         connection.add_notice_handler(connection._remember_farewell)
@@ -156,12 +161,7 @@ class ResilientConnection(CommittingMixin, DeadlineMixin, psycopg.Connection[Any
         """
         if self.lease is None and self.needs_lease:
             raise psycopg.InterfaceError("This connection was given back to its pool.")
-        given = self.cursor_factory
-        self.cursor_factory = leased(given)  # type: ignore[arg-type]  # mypy holds classes to be unhashable
-        try:
-            return super().cursor(*args, **kwargs)
-        finally:
-            self.cursor_factory = given
+        return super().cursor(*args, **kwargs)
 
     def execute(self, query: Any, params: Any = None, **kwargs: Any) -> Any:
         """Execute as psycopg does; its cursor, which nobody closes, does not keep the lease."""

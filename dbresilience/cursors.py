@@ -56,7 +56,7 @@ class LeasedNamedCursorMixin(LeasedCursorMixin):
 
 
 class LeasedCursorWrapper(CursorWrapper):
-    """Django's, which builds a function around each fetch, without that."""
+    """Django's, without the function and the context manager that it makes for each fetch."""
 
     def close(self) -> None:
         """Close the cursor."""
@@ -64,18 +64,27 @@ class LeasedCursorWrapper(CursorWrapper):
 
     def fetchone(self) -> Any:
         """Fetch as psycopg does, with Django's exceptions."""
-        with self.db.wrap_database_errors:
+        try:
             return self.cursor.fetchone()
+        except psycopg.Error:
+            with self.db.wrap_database_errors:
+                raise
 
     def fetchmany(self, *args: Any, **kwargs: Any) -> Any:
         """Fetch as psycopg does, with Django's exceptions."""
-        with self.db.wrap_database_errors:
+        try:
             return self.cursor.fetchmany(*args, **kwargs)
+        except psycopg.Error:
+            with self.db.wrap_database_errors:
+                raise
 
     def fetchall(self) -> Any:
         """Fetch as psycopg does, with Django's exceptions."""
-        with self.db.wrap_database_errors:
+        try:
             return self.cursor.fetchall()
+        except psycopg.Error:
+            with self.db.wrap_database_errors:
+                raise
 
 
 class LeasedServerSideCursor(LeasedNamedCursorMixin, ServerSideCursor):

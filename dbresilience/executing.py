@@ -85,7 +85,8 @@ class LeasedCursorMixin(_Cursor):
                 raise
         finally:
             self._ran(query, params, started)
-        self._stored(traits)
+        if traits is not None:
+            self._stored(traits)
         return self
 
     def executemany(self, query: Any, params_seq: Any, **kwargs: Any) -> Any:
@@ -140,8 +141,8 @@ class LeasedCursorMixin(_Cursor):
         try:
             self._close_quietly()
         finally:
-            if counted and self._lease is not None:
-                self._lease.cursor_closed()
+            if counted:
+                self._lease.cursor_closed()  # type: ignore[union-attr]  # who is counted has one
 
     def _close_quietly(self) -> None:
         super().close()
@@ -170,7 +171,8 @@ class LeasedCursorMixin(_Cursor):
     def _begin(self, query: Any, now: float) -> Traits | None:
         lease = self._lease
         if lease is not None:
-            self._check_lease()
+            if lease.holder is None:
+                self._check_lease()
             if now - lease.seen_at > LOOK_AFTER_SECONDS:
                 lease = self._on_living_connection(lease)
             lease.last_query = query

@@ -72,15 +72,13 @@ class Generation:
             **arguments,
         )
         self._spares = Spares(self.psycopg_pool, self._configuration, f"dbresilience-{self.alias}-settle")
+        # Without a layer between, since these are called for each lease.
+        self.take_spare, self.put_back = self._spares.take_spare, self._spares.put_back
         self.psycopg_pool.open()
 
     def take(self, timeout: float) -> ResilientConnection:
         """Return a connection; raises psycopg_pool's `PoolTimeout` after `timeout` seconds, or `PoolClosed`."""
         return self._spares.take(timeout)
-
-    def put_back(self, connection: ResilientConnection) -> None:
-        """Give a living connection back for whoever is next."""
-        self._spares.put_back(connection)
 
     def give_up(self, connection: ResilientConnection) -> None:
         """Give a closed connection back, for another in its place; any other if this generation is condemned."""

@@ -86,7 +86,8 @@ class HoldingMixin(ConnectingMixin):
         """Give the connection back unless a cursor, a transaction or a pin still needs it."""
         lease = self._lease
         if lease is not None and lease.pool.lease_ends_with_transaction and self._is_unneeded(lease):
-            self._give_back()
+            self._lease = self.connection = None
+            lease.pool.release(lease)
 
     def release_early(self) -> None:
         """Do so in the middle of a request, also if leases last as long as that; what is on the session stays."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.pq import ConnStatus, TransactionStatus
 
-from .conf import READERS, WRITERS
+from .conf import READERS
 from .errors import classify
 from .meanings import CONNECTION_LOST, NOT_TRANSIENT, READ_ONLY, Classification
 
@@ -67,9 +67,9 @@ def is_demoted(connection: ResilientConnection) -> bool:
     The server reports it with its answer to any statement (PostgreSQL 14 and later). Asks for what
     libpq asks for while connecting, and no more: another connection would be as unfit.
     """
-    wanted = connection.wanted_server
-    if wanted not in WRITERS:
+    if not connection.must_write:
         return False
+    wanted = connection.wanted_server
     reported = connection.pgconn.parameter_status
     if reported(b"in_hot_standby") == b"on":
         return True

@@ -31,7 +31,7 @@ class OpeningMixin(HoldingMixin):
             )
             cursor = cursor_class(connection, name=name, scrollable=False, withhold=connection.autocommit)
         else:
-            cursor = cursors.leased(connection.cursor_factory)(connection)
+            cursor = connection.cursor_factory(connection)
         self.prepare_loaders(cursor)
         return cursor
 

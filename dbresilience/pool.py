@@ -20,13 +20,14 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg_pool import ConnectionPool
 
-from . import acquiring, signals
+from . import signals
+from .acquiring import acquire
 from .conf import Configuration
 from .connection import ResilientConnection
 from .deadlines import deadline
 from .errors import AcquireTimeout
 from .generation import Generation
-from .lease import Holder, Lease
+from .lease import Lease
 from .liveness import cause_of_death, is_spent
 from .operators import OperatorOrders, OrderFile
 from .overdue import CLEANUP_SECONDS
@@ -74,16 +75,7 @@ class Pool:
 
     # Acquire and release
 
-    def acquire(self, holder: Holder) -> Lease:
-        """Hand out a living connection.
-
-        Raises:
-            AcquireTimeout: none became free within `timeout` seconds.
-            TooManyWaiting: `max_waiting` requests wait already.
-            OutOfTime: the request's deadline had passed before.
-            DatabaseUnavailable: the server cannot be reached; the cause is attached.
-        """
-        return acquiring.acquire(self, holder)
+    acquire = acquire
 
     def reclaim_orphans(self) -> bool:
         """Take back what threads held when they ended; whether there was any."""
@@ -105,21 +97,16 @@ class Pool:
         if signals.connection_released.receivers:
             pid = connection.backend_pid
             emit(signals.connection_released, self.alias, held_seconds=lease.held_seconds, backend_pid=pid)
-        if is_spent(lease):
-            self.bury(connection, generation, lease.last_error)
+        if (
+            # A transaction may be open with autocommit on, too, by a BEGIN of one's own.
+            connection.pgconn.transaction_status != _IDLE
+            or not connection.autocommit
+            or lease.needs_reset
+            or lease.discard
+            or lease.last_error is not None
+            or connection.farewell is not None
+        ) and not self._make_fit(lease):
             return
-        # A transaction may be open with autocommit on, too, by a BEGIN of one's own.
-        if connection.pgconn.transaction_status != _IDLE or not connection.autocommit or lease.needs_reset:
-            try:
-                with deadline(CLEANUP_SECONDS):
-                    connection.rollback()
-                    if not connection.autocommit:
-                        connection.autocommit = True
-                    if lease.needs_reset:
-                        clean_session(connection, self._configure)
-            except psycopg.Error as error:
-                self.bury(connection, generation, error)
-                return
         if lease.last_error is None and lease.seen_at > lease.acquired_at:
             self.answered_at = lease.seen_at
             if not self.admission.clear:
@@ -130,6 +117,24 @@ class Pool:
             self.generations.resize_for_survivors()
         else:
             generation.put_back(connection)
+
+    def _make_fit(self, lease: Lease) -> bool:
+        """Roll back and clean what was left behind; False if the connection had to be buried."""
+        connection, error = lease.connection, lease.last_error
+        if not is_spent(lease):
+            try:
+                with deadline(CLEANUP_SECONDS):
+                    connection.rollback()
+                    if not connection.autocommit:
+                        connection.autocommit = True
+                    if lease.needs_reset:
+                        clean_session(connection, self._configure)
+            except psycopg.Error as failure:
+                error = failure
+            else:
+                return True
+        self.bury(connection, lease.generation, error)
+        return False
 
     def bury(self, connection: ResilientConnection, generation: Generation, error: psycopg.Error | None = None) -> None:
         """Close a connection for good, and condemn its generation if its death says so."""

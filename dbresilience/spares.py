@@ -54,6 +54,13 @@ class Spares:
     def __len__(self) -> int:
         return len(self._spares)
 
+    def take_spare(self) -> ResilientConnection | None:
+        """Return the connection that was given back last, if it is still here."""
+        try:
+            return self._spares.pop()
+        except IndexError:
+            return None
+
     def take(self, timeout: float) -> ResilientConnection:
         """Return a connection, the one given back last if there is a spare.
 
@@ -61,15 +68,12 @@ class Spares:
             psycopg_pool.PoolTimeout: none became free within `timeout` seconds.
             psycopg_pool.PoolClosed: the pool was closed.
         """
+        self._waiting.append(None)
         try:
-            return self._spares.pop()
-        except IndexError:
-            self._waiting.append(None)
-        try:
-            return self._spares.pop()
-        except IndexError:
-            connection = self._psycopg_pool.getconn(timeout)
-            connection.seen_at = monotonic()
+            connection = self.take_spare()
+            if connection is None:
+                connection = self._psycopg_pool.getconn(timeout)
+                connection.seen_at = monotonic()
             return connection
         finally:
             self._waiting.pop()
