@@ -97,7 +97,8 @@ def _must_go_alone(results: list[PGresult], status: int) -> bool:
     """Whether a statement has to be sent once more, after BEGIN, to have the answer that it would have had alone.
 
     The place that an error points at would be counted from BEGIN on, and a text that cannot be read does not even begin
-    the transaction, which then would not have failed either. Nothing of the statement has happened in both cases.
+    the transaction, which then would not have failed either. Nothing of the statement has happened in both cases. Where
+    one text holds several, the first may have; there the place stays counted from BEGIN on.
     """
     last = results[-1]
     if len(results) == 1:
