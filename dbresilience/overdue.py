@@ -30,6 +30,8 @@ TICK_SECONDS = 0.1
 """How long psycopg waits without looking at signals such as Ctrl-C; its own default."""
 SUSPICIOUS_SECONDS = 3.0
 """Silence after which somebody else finds out whether the server answers at all; asked again as it doubles."""
+QUIET_SECONDS = 0.5
+"""The last part of it, in which the socket itself is watched: psycopg's own time-out is for a statement as a whole."""
 LEAST_PATIENCE_SECONDS = 0.05
 MOST_PATIENCE_SECONDS = 1.0
 CLEANUP_SECONDS = 1.0
@@ -46,9 +48,11 @@ class _Expired(Exception):
     """The time for a wait is over."""
 
 
-def _until(gen: Generator[Any, Any, Any], at: float, suspect: Callable[[], None]) -> Generator[Any, Any, Any]:
+def _until(
+    gen: Generator[Any, Any, Any], at: float, quiet_seconds: float, suspect: Callable[[], None]
+) -> Generator[Any, Any, Any]:
     patience = SUSPICIOUS_SECONDS
-    suspicious_at = perf_counter() + patience
+    suspicious_at = perf_counter() + quiet_seconds
     try:
         wanted = next(gen)
         while True:
@@ -61,8 +65,8 @@ def _until(gen: Generator[Any, Any, Any], at: float, suspect: Callable[[], None]
             if ready:
                 suspicious_at = now + patience
             elif now >= suspicious_at:
-                patience *= 2
                 suspicious_at = now + patience
+                patience *= 2
                 suspect()
     except StopIteration as done:
         return done.value
@@ -99,18 +103,19 @@ class DeadlineMixin(_Connection):
             error = StatementOverdue("The request's deadline had passed before this statement.")
             error.was_sent = self.pgconn.transaction_status == TransactionStatus.ACTIVE
             raise error
-        started = perf_counter()
+        started, quiet_seconds = perf_counter(), SUSPICIOUS_SECONDS
         try:
             if _WAITS_WITH_TIMEOUT:
                 # psycopg's own is quicker, and nearly every statement is answered before anything is suspected.
+                unwatched_seconds = SUSPICIOUS_SECONDS - QUIET_SECONDS
                 try:
-                    return super().wait(gen, timeout=min(left, SUSPICIOUS_SECONDS))
+                    return super().wait(gen, timeout=min(left, unwatched_seconds))
                 except _WaitTimeout:
-                    if left <= SUSPICIOUS_SECONDS:
+                    if left <= unwatched_seconds:
                         raise _Expired from None
-                    left -= SUSPICIOUS_SECONDS
-                    self._suspect()
-            return self._wait_until(gen, left)
+                left -= unwatched_seconds
+                quiet_seconds = QUIET_SECONDS
+            return self._wait_until(gen, left, quiet_seconds)
         except _Expired:
             return self._end(gen, perf_counter() - started, allowance)
         finally:
@@ -120,10 +125,10 @@ class DeadlineMixin(_Connection):
         # The pool's own work on a connection belongs to no request, whatever its thread has inherited.
         return self.lease is not None or self.observer is None or allowance.is_explicit
 
-    def _wait_until(self, gen: Any, seconds: float) -> Any:
+    def _wait_until(self, gen: Any, seconds: float, quiet_seconds: float = SUSPICIOUS_SECONDS) -> Any:
         # Equal ticks, so that one falls on the deadline; psycopg cuts them to whole milliseconds.
         tick = math.ceil(1000 * seconds / math.ceil(seconds / TICK_SECONDS)) / 1000 + 0.0001
-        return super().wait(_until(gen, perf_counter() + seconds, self._suspect), interval=tick)
+        return super().wait(_until(gen, perf_counter() + seconds, quiet_seconds, self._suspect), interval=tick)
 
     def _end(self, gen: Any, waited_seconds: float, allowance: Allowance) -> Any:
         """Cancel what runs and return its result if it was quicker."""

@@ -13,6 +13,7 @@ from django.db import OperationalError
 from dbresilience import classify, deadline
 from dbresilience.base import DatabaseWrapper
 from tests.support.postgres import ThrowawayPostgres, wait_until
+from tests.support.proxy import Proxy
 
 from .conftest import MakeWrapper, in_thread, pid_of, works
 from .test_deadlines import sleep
@@ -84,6 +85,14 @@ def test_rows_that_trickle_in_are_late_too(make_wrapper: MakeWrapper) -> None:
     with deadline(0.5), wrapper.cursor() as cursor, pytest.raises(OperationalError):
         cursor.execute("SELECT repeat('x', 9000), pg_sleep(0.02) FROM generate_series(1, 200)")
     assert time.monotonic() - started < 1
+
+
+def test_rows_that_trickle_in_are_no_silence(make_wrapper: MakeWrapper, database_url: str, proxy: Proxy) -> None:
+    """However long they take in all, nobody asks whether the server answers."""
+    wrapper = make_wrapper(url=proxy.url(database_url))
+    with deadline(20), wrapper.cursor() as cursor:
+        cursor.execute("SELECT repeat('x', 9000), pg_sleep(0.1) FROM generate_series(1, 38)")
+    assert len(proxy.opened_at) == 1
 
 
 def test_after_a_freeze_what_follows_is_refused_as_an_outage(
