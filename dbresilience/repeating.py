@@ -51,14 +51,14 @@ def repeat(
     lease = cursor.lease
     if lease is None or retries_are_off.get():
         return False
-    pool = lease.pool
+    pool, first = lease.pool, error
     for attempt in range(1, pool.configuration.retry_attempts):
         if not _may_go_again(cursor, error, query) or perf_counter() - started > LONGEST_READ_SECONDS:
-            return False
+            break
         if attempt > 1:
             delay = delay_seconds(attempt - 1)
             if seconds_left(delay, pool.configuration.deadline_seconds) < delay:
-                return False
+                break
             sleep(delay)
             spend(delay)
         failures = pool.recovery.connect_failures_total
@@ -67,18 +67,18 @@ def repeat(
         holder.exchange_connection(cursor)
         if pool.recovery.connect_failures_total != failures:
             # The server was away, and perhaps because of this very statement.
-            return False
+            break
         emit(signals.read_repeated, pool.alias, attempt=attempt, classification=classify(error), exception=error)
         started = perf_counter()
         try:
             execute(query, params, **kwargs)
         except psycopg.Error as again:
             cursor._note(again, query)
-            if attempt == pool.configuration.retry_attempts - 1:
-                raise
             error = again
         else:
             return True
+    if error is not first:
+        raise error
     return False
 
 

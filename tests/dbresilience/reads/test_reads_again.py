@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.db import DatabaseError, InterfaceError, OperationalError, transaction
+from django.db import DatabaseError, DataError, InterfaceError, OperationalError, transaction
 from django.test.utils import CaptureQueriesContext
 from psycopg.rows import dict_row
 
@@ -15,7 +15,7 @@ from dbresilience import CommitOutcomeUnknown, DatabaseUnavailable, no_retries
 from dbresilience.base import DatabaseWrapper
 from dbresilience.session_state import is_plain_read
 from tests.dbresilience.conftest import MakeWrapper, in_thread, run
-from tests.support.postgres import wait_until
+from tests.support.postgres import ThrowawayPostgres, wait_until
 from tests.support.protocol import Message
 from tests.support.proxy import ANSWERED, SEEN, SENT, Proxy
 
@@ -50,6 +50,22 @@ def test_attempts_are_counted(one: DatabaseWrapper, proxy: Proxy, repeated: list
         run(one, "SELECT n FROM kept")
     assert repeated == [1, 2, 1, 2]
     assert run(one, "SELECT n FROM kept") == [(1,)]
+
+
+def test_what_fails_anew_is_told(
+    one: DatabaseWrapper, proxy: Proxy, repeated: list[int], postgres: ThrowawayPostgres
+) -> None:
+    """Also when attempts are left: the answer of the server, not that the connection was lost before."""
+    name = one.settings_dict["NAME"]
+
+    def spoil() -> None:
+        postgres.execute("UPDATE kept SET n = 0", database=name)
+
+    proxy.cut_when(saying("1 / n"), after=SENT, then=spoil)
+    with pytest.raises(DataError, match="division by zero"):
+        run(one, "SELECT 1 / n FROM kept")
+    assert repeated == [1]
+    assert one.resources.snapshot().in_use == 0
 
 
 def test_one_attempt_is_off(make_wrapper: MakeWrapper, database_url: str, proxy: Proxy, repeated: list[int]) -> None:
