@@ -39,6 +39,12 @@ class ResilientConnection(CommittingMixin, DeadlineMixin, psycopg.Connection[Any
     announced = False
     """Whether Django's connection_created was sent for this physical connection."""
 
+    is_set_up = False
+    """Whether its session has what everybody needs, so that it can be lent."""
+
+    is_out = False
+    """Whether it is not back since somebody took it from its generation: lent, or being cleaned afterwards."""
+
     farewell: str | None = None
     """SQLSTATE of a FATAL message received, or None."""
 

@@ -33,6 +33,8 @@ class Owner(Protocol):
 
     def connection_failed(self, generation: Generation, exception: Exception) -> None: ...
 
+    def connection_closed(self, generation: Generation) -> None: ...
+
     def connection_overdue(self, generation: Generation, cause: Exception, *, is_server_silent: bool) -> None: ...
 
     def connection_silent(self) -> None: ...
@@ -82,6 +84,7 @@ class Generation:
 
     def give_up(self, connection: ResilientConnection) -> None:
         """Give a closed connection back, for another in its place; any other if this generation is condemned."""
+        connection.is_out = False
         self.psycopg_pool.putconn(connection)
 
     def settle(self) -> None:
@@ -107,6 +110,7 @@ class Generation:
             backend_pid=connection.session_pid,
             age_seconds=connection.age_seconds,
         )
+        self._owner.connection_closed(self)
 
     def connection_failed(self, exception: Exception, seconds: float) -> None:
         """Announce a failed attempt (see `ConnectionObserver`)."""
@@ -167,6 +171,7 @@ class Generation:
                 connection.close()
                 self.connection_failed(error, connection.age_seconds)
                 raise
+            connection.is_set_up = True
 
         return configure_or_close
 

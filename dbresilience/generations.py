@@ -12,7 +12,7 @@ from .conf import Configuration
 from .connection import ResilientConnection
 from .errors import AcquireTimeout
 from .generation import Generation, Owner
-from .lease import Lease
+from .physical import PhysicalConnections
 from .signals import emit
 from .snapshot import PoolSnapshot
 
@@ -22,7 +22,6 @@ class Pool(Protocol):
 
     alias: str
     configuration: Configuration
-    leases: dict[Lease, Lease]
     answered_at: float
 
     def snapshot(self) -> PoolSnapshot: ...
@@ -36,6 +35,7 @@ class Generations:
     Args:
         pool: whose they are.
         owner: hears their news.
+        physical: the connections of all of them.
         connect_arguments: returns those of `psycopg.connect`.
         configure: called with each new connection.
     """
@@ -44,6 +44,7 @@ class Generations:
         self,
         pool: Pool,
         owner: Owner,
+        physical: PhysicalConnections,
         connect_arguments: Callable[[], Mapping[str, Any]],
         configure: Callable[[ResilientConnection], None],
     ) -> None:
@@ -52,6 +53,7 @@ class Generations:
         self.waiting_for_room = 0
         self._pool = pool
         self._owner = owner
+        self._physical = physical
         self._connect_arguments = connect_arguments
         self._configure = configure
         self._room = threading.Condition()
@@ -69,7 +71,7 @@ class Generations:
         deadline = perf_counter() + timeout
         with self._room:
             # Sessions of an older generation still in use count towards max_size.
-            while self.current is None and len(self._pool.leases) >= self._configuration.max_size:
+            while self.current is None and self._physical.out_beside(None) >= self._configuration.max_size:
                 self.waiting_for_room += 1
                 try:
                     if not self._room.wait(timeout=deadline - perf_counter()):
@@ -80,7 +82,7 @@ class Generations:
                 return self.current
             self.number += 1
             generation = Generation(
-                self.number, self._owner, len(self._pool.leases), self._connect_arguments, self._configure
+                self.number, self._owner, self._physical.out_beside(None), self._connect_arguments, self._configure
             )
             self.current = generation
         sizes = {"max_size": self._configuration.max_size, "min_size": self._configuration.min_size}
@@ -105,8 +107,7 @@ class Generations:
             self._room.notify_all()
             generation = self.current
             if generation is not None:
-                leases = list(self._pool.leases.values())
-                generation.make_room_for(sum(1 for lease in leases if lease.generation is not generation))
+                generation.make_room_for(self._physical.out_beside(generation))
 
     def take(self) -> Generation | None:
         """Give the current generation to the caller, who ends it."""

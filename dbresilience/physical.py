@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .connection import ResilientConnection
+    from .generation import Generation
 
 
 class PhysicalConnections:
@@ -26,6 +27,14 @@ class PhysicalConnections:
         """Return those of this moment."""
         with self._lock:
             return list(self._connections)
+
+    def usable(self, generation: Generation) -> list[ResilientConnection]:
+        """Return those of `generation` that are set up: idle, in use, or on their way from one to the next."""
+        return [each for each in self.all() if each.observer is generation and each.is_set_up]
+
+    def out_beside(self, generation: Generation | None) -> int:
+        """Count those in use, or being cleaned after it, that belong to any but `generation`."""
+        return sum(1 for each in self.all() if each.is_out and each.observer not in (None, generation))
 
     def forget_lock(self) -> None:
         """In a forked child: a thread that does not exist here may hold the lock."""

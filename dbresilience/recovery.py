@@ -50,7 +50,7 @@ class Recovery:
         self.server_full_total = 0
         self.last_failure: Exception | None = None
         self._quickest_seconds = math.inf
-        self.generations = Generations(pool, self, connect_arguments, configure)
+        self.generations = Generations(pool, self, self.physical, connect_arguments, configure)
         self.admission = Admission(
             pool.alias,
             self._dial,
@@ -82,6 +82,11 @@ class Recovery:
             self.admission.report_outage(exception)
             self.generations.condemn(generation, "the server cannot be reached", unreachable=True)
 
+    def connection_closed(self, generation: Generation) -> None:
+        """Give the room of a connection that outlived its generation to the current one."""
+        if generation.condemned:
+            self.generations.resize_for_survivors()
+
     def connection_overdue(self, generation: Generation, cause: Exception, *, is_server_silent: bool) -> None:
         """Give up a generation of which one connection never answered; ask whether the server answers at all."""
         self.generations.condemn(generation, "a statement was never answered")
@@ -109,10 +114,7 @@ class Recovery:
 
     def has_connections(self, generation: Generation) -> bool:
         """Whether a generation can serve anybody; one whose holder has not noticed that it was cut does not count."""
-        return bool(generation.idle) or any(
-            lease.generation is generation and not is_hung_up(lease.connection)
-            for lease in list(self._pool.leases.values())
-        )
+        return any(not is_hung_up(connection) for connection in self.physical.usable(generation))
 
     def forget_threads(self) -> Generation | None:
         """In a forked child: hand over the current generation; nobody dials or waits here."""

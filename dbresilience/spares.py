@@ -57,9 +57,11 @@ class Spares:
     def take_spare(self) -> ResilientConnection | None:
         """Return the connection that was given back last, if it is still here."""
         try:
-            return self._spares.pop()
+            connection = self._spares.pop()
         except IndexError:
             return None
+        connection.is_out = True
+        return connection
 
     def take(self, timeout: float) -> ResilientConnection:
         """Return a connection, the one given back last if there is a spare.
@@ -74,12 +76,14 @@ class Spares:
             if connection is None:
                 connection = self._psycopg_pool.getconn(timeout)
                 connection.seen_at = monotonic()
+                connection.is_out = True
             return connection
         finally:
             self._waiting.pop()
 
     def put_back(self, connection: ResilientConnection) -> None:
         """Give a living connection back for whoever is next."""
+        connection.is_out = False
         if not self._enabled or monotonic() - connection.seen_at > SPARE_SECONDS:
             self._return(connection)
             return

@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from django.db import connections
 
 from dbresilience import AcquireTimeout, signals
 from dbresilience.base import DatabaseWrapper
@@ -100,6 +101,50 @@ def test_no_room_is_waited_for_no_longer_than_said(make_wrapper: MakeWrapper) ->
         with pytest.raises(AcquireTimeout, match=r"within 0\.2 s"):
             generations.open(timeout=0.2)
         assert 0.15 < time.monotonic() - started < 0.6
+
+
+def test_one_that_is_being_cleaned_counts(make_wrapper: MakeWrapper, postgres: ThrowawayPostgres) -> None:
+    """It was given back, but its session is still there: the next generation has no room beside it."""
+    holder = make_wrapper(pool={"max_size": 1})
+    pool, leave = holder.resources.pool, threading.Event()
+    assert pool is not None
+
+    def use() -> None:
+        mine = connections[holder.alias]
+        with mine.pinned(), mine.cursor() as cursor:  # type: ignore[attr-defined]
+            cursor.execute("SET search_path = public")
+            leave.wait(10)
+
+    thread = in_thread(use)
+    wait_until(lambda: [lease.needs_reset for lease in pool.leases] == [True])
+    postgres.freeze()
+    leave.set()
+    wait_until(lambda: not pool.leases)
+    generation = pool.generations.current
+    assert generation is not None
+    assert pool.recovery.has_connections(generation)
+    pool.generations.condemn(generation, "the test wants it")
+    with pytest.raises(AcquireTimeout):
+        pool.generations.open(timeout=0.2)
+    postgres.thaw()
+    thread.join(10)
+    pool.generations.open(timeout=0)
+
+
+def test_one_that_was_just_taken_counts_until_it_is_closed(make_wrapper: MakeWrapper) -> None:
+    """Nobody has lent it yet; who waits for room is woken when it goes."""
+    wrapper = make_wrapper(pool={"max_size": 1})
+    generations = generations_of(wrapper)
+    generation = generations.open(timeout=1)
+    connection = generation.take(timeout=5)
+    generations.condemn(generation, "the test wants it")
+    with pytest.raises(AcquireTimeout):
+        generations.open(timeout=0.2)
+    thread = in_thread(lambda: generations.open(timeout=10))
+    wait_until(lambda: generations.waiting_for_room == 1)
+    generation.give_up(connection)
+    thread.join(2)
+    assert not thread.is_alive()
 
 
 def test_who_takes_it_ends_it(wrapper: DatabaseWrapper) -> None:
