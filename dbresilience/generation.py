@@ -197,8 +197,9 @@ class Generation:
 
     @property
     def waiting(self) -> int:
-        """Requests in psycopg's queue."""
-        return self.psycopg_pool.get_stats()["requests_waiting"]
+        """Requests in psycopg's queue, without those that have given up: psycopg counts them until their turn comes."""
+        asking = self._spares.asking
+        return asking and min(asking, self.psycopg_pool.get_stats()["requests_waiting"])
 
     def make_room_for(self, survivors: int) -> None:
         """Stay so small that with `survivors` of older generations the sum is max_size."""
@@ -206,8 +207,7 @@ class Generation:
         if sizes["max_size"] == self.psycopg_pool.max_size:
             return
         self.psycopg_pool.resize(**sizes)
-        stats = self.psycopg_pool.get_stats()
-        missing = min(stats["requests_waiting"], sizes["max_size"] - stats["pool_size"])
+        missing = min(self.waiting, sizes["max_size"] - self.psycopg_pool.get_stats()["pool_size"])
         if missing > 0:
             # Raising max_size alone connects nothing for those who wait already; a larger
             # min_size does, at once.

@@ -63,6 +63,11 @@ class Spares:
         connection.is_out = True
         return connection
 
+    @property
+    def asking(self) -> int:
+        """How many have found no spare and ask psycopg's pool."""
+        return len(self._waiting)
+
     def take(self, timeout: float) -> ResilientConnection:
         """Return a connection, the one given back last if there is a spare.
 

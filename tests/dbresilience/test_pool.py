@@ -68,6 +68,18 @@ def test_one_request_too_many_is_refused_at_once(make_wrapper: MakeWrapper) -> N
     waiting.join(5)
 
 
+def test_who_has_given_up_waiting_does_not_wait(make_wrapper: MakeWrapper) -> None:
+    """Nobody is refused for the sake of those who were there before."""
+    pool = {"max_size": 1, "timeout": 0.2, "max_waiting": 1}
+    holder = make_wrapper(pool=pool)
+    with holder.pinned():
+        asker = make_wrapper(pool=pool)
+        for _ in range(3):
+            with pytest.raises(AcquireTimeout, match=r"within 0\.2 s.*waiting 0"):
+                pid_of(asker)
+        assert asker.resources.snapshot().waiting == 0
+
+
 def test_terminated_idle_connections_are_never_handed_out(
     make_wrapper: MakeWrapper, postgres: ThrowawayPostgres
 ) -> None:
