@@ -32,6 +32,14 @@ class PhysicalConnections:
         """Return those of `generation` that are set up: idle, in use, or on their way from one to the next."""
         return [each for each in self.all() if each.observer is generation and each.is_set_up]
 
+    def count(self, generation: Generation | None) -> int:
+        """Count those in use, or being cleaned after it, and all others of `generation` that are set up."""
+        return sum(
+            1
+            for each in self.all()
+            if each.observer is not None and (each.is_out or (each.observer is generation and each.is_set_up))
+        )
+
     def out_beside(self, generation: Generation | None) -> int:
         """Count those in use, or being cleaned after it, that belong to any but `generation`."""
         return sum(1 for each in self.all() if each.is_out and each.observer not in (None, generation))

@@ -210,6 +210,7 @@ class Pool:
             self.configuration,
             in_use=len(self.leases),
             idle=generation.idle if generation is not None else 0,
+            open=self.recovery.physical.count(generation),
             waiting=self.generations.waiting_for_room + (generation.waiting if generation is not None else 0),
             generation=self.generations.number,
             opened_total=self.recovery.opened_total,

@@ -17,7 +17,7 @@ class PoolSnapshot:
         alias: whose pool it is.
         max_size: most connections; 0 without a pool.
         min_size: connections kept open while nothing is asked.
-        size: connections, used and idle.
+        size: connections, used and idle, and those on their way from one to the next.
         in_use: connections that somebody has.
         idle: connections that nobody has.
         waiting: requests that wait for a connection.
@@ -44,13 +44,16 @@ class PoolSnapshot:
     breaker: str = "closed"
 
     @classmethod
-    def of(cls, alias: str, configuration: Configuration, *, in_use: int, idle: int, **numbers: Any) -> PoolSnapshot:
-        """Put together what the pool counts and what it was told."""
+    def of(
+        cls, alias: str, configuration: Configuration, *, in_use: int, idle: int, open: int, **numbers: Any
+    ) -> PoolSnapshot:
+        """Put together what the pool counts and what it was told; `open` are those that are not closed."""
         return cls(
             alias=alias,
             max_size=configuration.max_size,
             min_size=configuration.min_size,
-            size=in_use + idle,
+            # One that is lent may be closed, one that is open be neither lent nor idle.
+            size=max(in_use + idle, open),
             in_use=in_use,
             idle=idle,
             **numbers,
@@ -62,7 +65,11 @@ class PoolSnapshot:
         return self.waiting - (self.max_size - self.size)
 
     def __str__(self) -> str:
-        return f"max_size {self.max_size}, in use {self.in_use}, idle {self.idle}, waiting {self.waiting}"
+        between = self.size - self.in_use - self.idle
+        changing_hands = f", changing hands {between}" if between > 0 else ""
+        return (
+            f"max_size {self.max_size}, in use {self.in_use}, idle {self.idle}{changing_hands}, waiting {self.waiting}"
+        )
 
 
 def timed_out(

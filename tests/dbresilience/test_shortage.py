@@ -13,8 +13,44 @@ from dbresilience import AcquireTimeout, DatabaseUnavailable, classify
 from dbresilience.base import DatabaseWrapper
 from dbresilience.errors import TooManyWaiting
 from tests.support.postgres import ThrowawayPostgres, wait_until
+from tests.support.proxy import SEEN, Proxy
 
 from .conftest import MakeWrapper, in_thread, pid_of, works
+
+
+def test_connections_that_change_hands_are_no_outage(make_wrapper: MakeWrapper) -> None:
+    """They are neither lent nor idle for a moment: the pool is busy, and the server is well."""
+    wrapper = make_wrapper(pool={"max_size": 2, "timeout": 0.5})
+    pool = wrapper.resources.pool
+    assert pool is not None
+    generation = pool.generations.open(timeout=1)
+    on_their_way = [generation.take(timeout=5) for _ in range(2)]
+    with pytest.raises(AcquireTimeout, match="became free") as caught:
+        pid_of(wrapper)
+    assert classify(caught.value).name == "pool_exhausted"
+    assert "in use 0, idle 0, changing hands 2" in str(caught.value)
+    thread = in_thread(lambda: pid_of(connections[wrapper.alias]))
+    wait_until(lambda: pool.snapshot().queued == 1)
+    for connection in on_their_way:
+        generation.put_back(connection)
+    thread.join(5)
+    assert "changing hands" not in str(pool.snapshot())
+
+
+def test_a_session_that_cannot_be_set_up_is_an_outage(
+    make_wrapper: MakeWrapper, database_url: str, proxy: Proxy
+) -> None:
+    """The server has taken the connection and says nothing more: nobody's fault but its own."""
+    wrapper = make_wrapper(
+        url=proxy.url(database_url),
+        pool={"max_size": 1, "timeout": 0.5},
+        resilience={"statement_timeout_seconds": 9},
+    )
+    proxy.cut_when(lambda message: "set_config" in message.sql, after=SEEN, how="swallow")
+    with pytest.raises(AcquireTimeout, match="could not open") as caught:
+        pid_of(wrapper)
+    assert classify(caught.value).name == "cannot_connect"
+    assert wrapper.resources.snapshot().queued <= 0
 
 
 def test_an_idle_transaction_does_not_hide_an_outage(make_wrapper: MakeWrapper, postgres: ThrowawayPostgres) -> None:
