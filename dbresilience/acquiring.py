@@ -87,8 +87,12 @@ def _take(pool: Pool, seconds: float, started: float) -> tuple[ResilientConnecti
             pool.admission.admit(remaining)
             remaining = seconds - (perf_counter() - started)
         generation = pool.generations.current or pool.generations.open(remaining)
-        if configuration.max_waiting and pool.snapshot().queued >= configuration.max_waiting:
-            raise too_many_waiting(pool.snapshot(), configuration)
+        # A snapshot costs as much as a lease.
+        most = configuration.max_waiting
+        if most and generation.waiting + pool.generations.waiting_for_room >= most:
+            snapshot = pool.snapshot()
+            if snapshot.queued >= most:
+                raise too_many_waiting(snapshot, configuration)
         try:
             connection = generation.take(remaining)
         except PoolClosed:
