@@ -70,23 +70,37 @@ class Generations:
         """
         deadline = perf_counter() + timeout
         with self._room:
-            # Sessions of an older generation still in use count towards max_size.
-            while self.current is None and self._physical.out_beside(None) >= self._configuration.max_size:
+            while (found := self._current_or_next()) is None:
                 self.waiting_for_room += 1
                 try:
                     if not self._room.wait(timeout=deadline - perf_counter()):
                         raise self._pool.timed_out(timeout)
                 finally:
                     self.waiting_for_room -= 1
-            if self.current is not None:
-                return self.current
-            self.number += 1
-            generation = Generation(
-                self.number, self._owner, self._physical.out_beside(None), self._connect_arguments, self._configure
-            )
-            self.current = generation
-        sizes = {"max_size": self._configuration.max_size, "min_size": self._configuration.min_size}
-        emit(signals.pool_opened, self._pool.alias, generation=generation.number, **sizes)
+        return self._told_of(*found)
+
+    def open_if_room(self) -> Generation | None:
+        """Return the current generation, a new one if there is none, or None if there is no room for one."""
+        with self._room:
+            found = self._current_or_next()
+        return None if found is None else self._told_of(*found)
+
+    def _current_or_next(self) -> tuple[Generation, bool] | None:
+        """Return the generation, and whether it is new. The caller holds `_room`."""
+        if self.current is not None:
+            return self.current, False
+        # Sessions of an older generation still in use count towards max_size.
+        survivors = self._physical.out_beside(None)
+        if survivors >= self._configuration.max_size:
+            return None
+        self.number += 1
+        self.current = Generation(self.number, self._owner, survivors, self._connect_arguments, self._configure)
+        return self.current, True
+
+    def _told_of(self, generation: Generation, is_new: bool) -> Generation:
+        if is_new:
+            sizes = {"max_size": self._configuration.max_size, "min_size": self._configuration.min_size}
+            emit(signals.pool_opened, self._pool.alias, generation=generation.number, **sizes)
         return generation
 
     def condemn(self, generation: Generation, reason: str, *, unreachable: bool = False) -> None:

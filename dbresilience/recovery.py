@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Any
 
 from .admission import FULL, Admission
 from .connection import ProbingConnection, ResilientConnection
-from .errors import AcquireTimeout, StatementOverdue, classify
+from .errors import StatementOverdue, classify
 from .generation import Generation
 from .generations import Generations, Pool
 from .liveness import is_hung_up
@@ -142,9 +141,10 @@ class Recovery:
         if self._pace and known is not None:
             self._pace.clear()  # where one has found a slot the next may try at once
         self._parked.append(connection)
-        with suppress(AcquireTimeout):  # those of an older generation are all still in use
-            self.generations.open(timeout=0.0).begin()
-        # There may be no need for it.
+        generation = self.generations.open_if_room()
+        if generation is not None:
+            generation.begin()
+        # There may be no need for it, or no room.
         unneeded = self.take_parked()
         if unneeded is not None:
             unneeded.close()

@@ -147,6 +147,25 @@ def test_one_that_was_just_taken_counts_until_it_is_closed(make_wrapper: MakeWra
     assert not thread.is_alive()
 
 
+def test_a_probe_that_finds_no_room_is_nobody_who_timed_out(make_wrapper: MakeWrapper) -> None:
+    """Nobody waited: no signal, no warning; the connection of the probe is closed."""
+    holder = make_wrapper(pool={"max_size": 1})
+    pool, told = holder.resources.pool, []
+    assert pool is not None
+
+    def note(**details: Any) -> None:
+        told.append(details)
+
+    with holder.pinned():
+        assert pool.generations.current is not None
+        pool.condemn(pool.generations.current, "the test wants it")
+        signals.acquire_timed_out.connect(note)
+        pool.recovery._dial()
+        signals.acquire_timed_out.disconnect(note)
+        assert pool.generations.current is None
+    assert told == []
+
+
 def test_who_takes_it_ends_it(wrapper: DatabaseWrapper) -> None:
     """Nobody gets a connection of it any more."""
     pid = pid_of(wrapper)
