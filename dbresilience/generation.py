@@ -17,6 +17,7 @@ from .deadlines import deadline, seconds_left
 from .errors import StatementOverdue
 from .overdue import LEAST_PATIENCE_SECONDS
 from .signals import emit
+from .sizing import Sizing, sizes_beside
 from .spares import Spares
 
 GROW_SECONDS = 0.5
@@ -59,7 +60,8 @@ class Generation:
         self._owner = owner
         self._configuration = owner.configuration
         # psycopg_pool would count those who wait for their own connection to open; see `Pool.acquire`.
-        arguments = self._configuration.pool_arguments() | {"max_waiting": 0} | self._sizes(survivors)
+        arguments = self._configuration.pool_arguments() | {"max_waiting": 0}
+        arguments |= sizes_beside(survivors, self._configuration)
         for name in ("check", "reset"):
             if arguments[name] is not None:
                 arguments[name] = self._asked_without_lease(arguments[name])
@@ -73,7 +75,10 @@ class Generation:
             open=False,
             **arguments,
         )
-        self._spares = Spares(self.psycopg_pool, self._configuration, f"dbresilience-{self.alias}-settle")
+        self._sizing = Sizing(self.psycopg_pool, self._configuration, survivors)
+        self._spares = Spares(
+            self.psycopg_pool, self._configuration, f"dbresilience-{self.alias}-settle", self._sizing.open_more
+        )
         # Without a layer between, since these are called for each lease.
         self.take_spare, self.put_back = self._spares.take_spare, self._spares.put_back
         self.psycopg_pool.open()
@@ -149,13 +154,9 @@ class Generation:
 
     def begin(self) -> None:
         """Have a first connection at once, though nobody waits for it; it comes within `GROW_SECONDS` or later."""
-        least, most = self.psycopg_pool.min_size, self.psycopg_pool.max_size
         if self.psycopg_pool.get_stats()["pool_size"]:
             return
-        if least < most:
-            # A larger min_size connects at once; a larger max_size waits for demand.
-            self.psycopg_pool.resize(least + 1, most)
-            self.psycopg_pool.resize(least, most)
+        self._sizing.open_more()
         # psycopg's own wait() closes a pool that is not ready in time.
         deadline = monotonic() + GROW_SECONDS
         while not self.idle and monotonic() < deadline:
@@ -203,21 +204,7 @@ class Generation:
 
     def make_room_for(self, survivors: int) -> None:
         """Stay so small that with `survivors` of older generations the sum is max_size."""
-        sizes = self._sizes(survivors)
-        if sizes["max_size"] == self.psycopg_pool.max_size:
-            return
-        self.psycopg_pool.resize(**sizes)
-        missing = min(self.waiting, sizes["max_size"] - self.psycopg_pool.get_stats()["pool_size"])
-        if missing > 0:
-            # Raising max_size alone connects nothing for those who wait already; a larger
-            # min_size does, at once.
-            least = self.psycopg_pool.min_size
-            self.psycopg_pool.resize(min(least + missing, sizes["max_size"]), sizes["max_size"])
-            self.psycopg_pool.resize(**sizes)
-
-    def _sizes(self, survivors: int) -> dict[str, int]:
-        max_size = max(1, self._configuration.max_size - survivors)
-        return {"min_size": min(self._configuration.min_size, max_size), "max_size": max_size}
+        self._sizing.make_room_for(survivors, self.waiting)
 
     def close_soon(self) -> None:
         """Close idle connections and wake those who wait, in a thread of its own.

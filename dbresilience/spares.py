@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import random
 import threading
+from collections.abc import Callable
 from time import monotonic
 
 from psycopg_pool import ConnectionPool
@@ -34,14 +35,20 @@ class Spares:
         psycopg_pool: where connections come from and return to.
         configuration: `max_lifetime`, `check`, `reset`.
         name: of the timer's thread.
+        open_another: has psycopg_pool open one more connection.
     """
 
     def __init__(
-        self, psycopg_pool: ConnectionPool[ResilientConnection], configuration: Configuration, name: str
+        self,
+        psycopg_pool: ConnectionPool[ResilientConnection],
+        configuration: Configuration,
+        name: str,
+        open_another: Callable[[], None],
     ) -> None:
         self._psycopg_pool = psycopg_pool
         self._max_lifetime = configuration.max_lifetime
         self._name = name
+        self._open_another = open_another
         # What psycopg is to look at whenever a connection comes or goes must not stay here.
         self._enabled = configuration.check is None and configuration.reset is None
         self._spares: list[ResilientConnection] = []
@@ -150,8 +157,5 @@ class Spares:
             return True
         if not self._successor_asked_for:
             self._successor_asked_for = True
-            least, most = self._psycopg_pool.min_size, self._psycopg_pool.max_size
-            # A larger min_size connects at once.
-            self._psycopg_pool.resize(least + 1, most)
-            self._psycopg_pool.resize(least, most)
+            self._open_another()
         return False
