@@ -125,16 +125,26 @@ class ConnectingMixin(_Base):
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         """Connect without the pool: ``pool=False``, and the connection that creates databases."""
-        level = self.settings_dict["OPTIONS"].get("isolation_level")
-        self.isolation_level = isolation_level(level)
-        connection = ResilientConnection.connect(**conn_params)
-        if level is not None:
+        self.isolation_level = self.resources.isolation_level
+        connection = ResilientConnection.connect(**conn_params | self._remembered(conn_params))
+        if self.settings_dict["OPTIONS"].get("isolation_level") is not None:
             connection.isolation_level = psycopg.IsolationLevel(self.isolation_level.value)
         return connection
+
+    def _remembered(self, conn_params: dict[str, Any]) -> dict[str, Any]:
+        """Return what has learnt from connections of before, to go in place of its like that was just made."""
+        known = self.resources.connect_arguments()
+        remembered: dict[str, Any] = {}
+        hosts, source = conn_params.get("hosts"), conn_params.get("password_source")
+        # A subclass may have changed either.
+        if hosts is not None and "hosts" in known and hosts.is_for_those_of(known["hosts"]):
+            remembered["hosts"] = known["hosts"]
+        if source is not None and "password_source" in known and source.setting == known["password_source"].setting:
+            remembered["password_source"] = known["password_source"]
+        return remembered
 
     def _configure_connection(self, connection: Any) -> bool:
         if self._pooled:
             return False  # done once for each physical connection, by the pool
-        configuration = Configuration.from_settings(self.alias, self.settings_dict, debug=settings.DEBUG)
         role = self.settings_dict["OPTIONS"].get("assume_role")
-        return configure_session(connection, configuration, self.timezone_name, role)
+        return configure_session(connection, self.resources.configuration, self.timezone_name, role)

@@ -27,6 +27,10 @@ class HostOrder:
     def __init__(self, hosts: list[tuple[str, str]]) -> None:
         self._hosts = hosts
 
+    def is_for_those_of(self, other: HostOrder) -> bool:
+        """Whether both put the same hosts in order."""
+        return sorted(self._hosts) == sorted(other._hosts)
+
     def arguments(self) -> dict[str, str]:
         """Return psycopg's arguments that name the hosts."""
         hosts = self._hosts

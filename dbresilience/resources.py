@@ -54,7 +54,7 @@ class DatabaseResources:
             self.pool = Pool(alias, configuration, connect_arguments, configure, self._release_idle, orders)
         self.orders = orders
         """The file of an operator's orders to all processes of this machine."""
-        self._connect_arguments = connect_arguments
+        self.connect_arguments = connect_arguments
         self.probe = HealthProbe(connect_arguments)
         self.inherited = False
         """Whether a forked child has this from its parent and must not use it."""
@@ -79,7 +79,7 @@ class DatabaseResources:
         Raises:
             psycopg.OperationalError: the server cannot be reached, or refused.
         """
-        return ResilientConnection.connect(**self._connect_arguments())
+        return ResilientConnection.connect(**self.connect_arguments())
 
     def pause(self, seconds: float) -> None:
         """Let this process use the database no more: connections are closed, used ones on release.

@@ -115,6 +115,18 @@ def test_a_refused_password_is_read_again_once(make_wrapper: MakeWrapper, url: s
     assert list(given) == []
 
 
+@pytest.mark.parametrize("pool", [True, False])
+def test_the_last_one_that_was_accepted_is_remembered(make_wrapper: MakeWrapper, url: str, pool: bool) -> None:
+    """The function knows a password that the server does not know yet: the one of before is good still."""
+    keeper = Vault(SECRETS[0])
+    wrapper = make_wrapper(url=url, pool=pool, resilience={"password": keeper})
+    first = pid_of(wrapper)
+    wrapper.close()
+    wrapper.resources.close("the test wants it")
+    keeper.password = SECRETS[1]
+    assert pid_of(wrapper) != first
+
+
 def test_it_is_read_again_without_a_sqlstate(
     make_wrapper: MakeWrapper, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

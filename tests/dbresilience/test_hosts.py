@@ -10,6 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 from dbresilience.connection import ResilientConnection
 from dbresilience.hosts import host_order
 from tests.support.postgres import ThrowawayPostgres
+from tests.support.proxy import Proxy
 
 from .conftest import MakeWrapper, pid_of
 
@@ -54,6 +55,22 @@ def test_a_host_without_its_port_is_refused(make_wrapper: MakeWrapper, host: str
         with pytest.raises(ImproperlyConfigured, match=rf"'{wrapper.alias}'.*HOST.*PORT.*one port for") as caught:
             pid_of(wrapper)
     assert host not in str(caught.value)
+
+
+def test_without_a_pool_the_host_that_answered_is_remembered_too(
+    make_wrapper: MakeWrapper, database_url: str, postgres: ThrowawayPostgres, proxy: Proxy
+) -> None:
+    """A dead machine at the head of the list delays the first connection only."""
+    wrapper = make_wrapper(url=database_url, pool=False, target_session_attrs="read-write")
+    proxy.deny("57P03", "the database system is starting up")
+    with pytest.MonkeyPatch.context() as given:
+        given.setitem(wrapper.settings_dict, "HOST", "127.0.0.1,127.0.0.1")
+        given.setitem(wrapper.settings_dict, "PORT", f"{proxy.port},{postgres.port}")
+        for _ in range(3):
+            pid_of(wrapper)
+            wrapper.close()
+        wrapper.resources.health()
+    assert len(proxy.opened_at) == 1
 
 
 def test_the_host_that_answered_comes_first(postgres: ThrowawayPostgres) -> None:
