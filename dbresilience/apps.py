@@ -19,10 +19,12 @@ class DbresilienceConfig(AppConfig):
         """Read every alias's options now, so that a mistake stops the start, not a request."""
         from . import checks, deadlines, logs, unavailable
         from .connecting import ConnectingMixin
+        from .hosts import check_hosts
 
         for alias, given in settings.DATABASES.items():
             if isinstance(connections[alias], ConnectingMixin):
                 Configuration.from_settings(alias, given, debug=settings.DEBUG)
+                check_hosts(alias, given)
         checks.register_all()
         logs.connect_receivers()
         unavailable.install()

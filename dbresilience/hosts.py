@@ -50,8 +50,23 @@ def host_order(alias: str, parameters: Mapping[str, Any]) -> HostOrder | None:
     Raises:
         ImproperlyConfigured: there are several ports, and not one for each host.
     """
+    hosts = _hosts(alias, parameters)
+    if len(hosts) < 2 or parameters.get("target_session_attrs") not in WRITERS:
+        return None
+    if "load_balance_hosts" in parameters:
+        return None  # an order of its own
+    return HostOrder(hosts)
+
+
+def check_hosts(alias: str, settings_dict: Mapping[str, Any]) -> None:
+    """Raise ImproperlyConfigured unless an alias's settings have one port for each host, or one for all."""
+    given = {"host": settings_dict.get("HOST"), "port": settings_dict.get("PORT")}
+    _hosts(alias, {**(settings_dict.get("OPTIONS") or {}), **{key: value for key, value in given.items() if value}})
+
+
+def _hosts(alias: str, parameters: Mapping[str, Any]) -> list[tuple[str, str]]:
     if "hostaddr" in parameters:
-        return None  # a list of its own, which goes with the ports
+        return []  # a list of its own, which goes with the ports
     hosts = str(parameters.get("host") or "").split(",")
     ports = str(parameters.get("port") or "5432").split(",")
     if len(ports) == 1:
@@ -61,8 +76,4 @@ def host_order(alias: str, parameters: Mapping[str, Any]) -> HostOrder | None:
             f"DATABASES[{alias!r}]: HOST has {len(hosts)} names and PORT has {len(ports)} numbers. "
             "Give one port for each host, or one port for all."
         )
-    if len(hosts) < 2 or parameters.get("target_session_attrs") not in WRITERS:
-        return None
-    if "load_balance_hosts" in parameters:
-        return None  # an order of its own
-    return HostOrder(list(zip(hosts, ports, strict=True)))
+    return list(zip(hosts, ports, strict=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 
 from dbresilience.connection import ResilientConnection
@@ -55,6 +56,16 @@ def test_a_host_without_its_port_is_refused(make_wrapper: MakeWrapper, host: str
         with pytest.raises(ImproperlyConfigured, match=rf"'{wrapper.alias}'.*HOST.*PORT.*one port for") as caught:
             pid_of(wrapper)
     assert host not in str(caught.value)
+
+
+def test_hosts_and_ports_that_do_not_fit_stop_the_start(make_wrapper: MakeWrapper) -> None:
+    """And not the first request only, like every other value that is impossible."""
+    wrapper = make_wrapper()
+    with pytest.MonkeyPatch.context() as given:
+        given.setitem(wrapper.settings_dict, "HOST", "a,b")
+        given.setitem(wrapper.settings_dict, "PORT", "1,2,3")
+        with pytest.raises(ImproperlyConfigured, match=rf"'{wrapper.alias}'.*HOST.*PORT.*one port for"):
+            apps.get_app_config("dbresilience").ready()
 
 
 def test_without_a_pool_the_host_that_answered_is_remembered_too(
