@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .deadlines import deadline
 
 if TYPE_CHECKING:
-    import psycopg
+    from .connection import ResilientConnection
 
 _QUERY = """
 SELECT pid, coalesce(state, 'unknown'), application_name,
@@ -24,6 +22,8 @@ ORDER BY 4 DESC
 """
 
 ASK_AGAIN_SECONDS = 0.05
+LONGEST_LOOK_SECONDS = 5.0
+"""A frozen server would keep whoever asks for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +61,14 @@ class Activity:
         return f"{len(self.at_work)} at work, {self.idle} idle"
 
 
-def look(connection: psycopg.Connection[Any]) -> Activity:
+def look(connection: ResilientConnection) -> Activity:
     """Ask the server for the sessions of this connection's user on its database, without this connection."""
-    return Activity(tuple(Session(*row) for row in connection.execute(_QUERY).fetchall()))
+    with deadline(LONGEST_LOOK_SECONDS):
+        return Activity(tuple(Session(*row) for row in connection.execute(_QUERY).fetchall()))
 
 
 def wait_until_quiet(
-    connection: psycopg.Connection[Any], timeout_seconds: float, tell: Callable[[Activity], None]
+    connection: ResilientConnection, timeout_seconds: float, tell: Callable[[Activity], None]
 ) -> Activity:
     """Return when nobody is at work, or after `timeout_seconds`; `tell` hears each change."""
     deadline = monotonic() + timeout_seconds
@@ -82,22 +83,3 @@ def wait_until_quiet(
         if quiet == 2 or (activity.at_work and monotonic() >= deadline):
             return activity
         sleep(ASK_AGAIN_SECONDS)
-
-
-@contextmanager
-def cut_after(connection: psycopg.Connection[Any], seconds: float) -> Iterator[None]:
-    """Cut the connection after `seconds`: a frozen server would keep whoever asks for ever."""
-    with socket.socket(fileno=os.dup(connection.fileno())) as wire:
-
-        def cut() -> None:
-            with suppress(OSError):
-                wire.shutdown(socket.SHUT_RDWR)
-
-        timer = threading.Timer(seconds, cut)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
-            timer.join()

@@ -11,16 +11,14 @@ which a name or a pooler may lead by now, is not believed at all: every cluster 
 from __future__ import annotations
 
 import os
-import socket
 import threading
-from contextlib import suppress
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
 import psycopg
 
 from . import signals
-from .deadlines import seconds_left, spend
+from .deadlines import deadline, seconds_left, spend
 from .errors import ROLLED_BACK, CommitOutcomeUnknown, mark
 from .signals import emit
 from .transaction_ids import CLUSTER
@@ -111,7 +109,6 @@ class _LookUp:
             **lease.pool.connect_arguments(), "autocommit": True, "connect_timeout": 2, "slow_query_log": None,
         }  # fmt: skip
         self._transaction = [part and part.decode() for part in transaction]
-        self._socket: socket.socket | None = None
         self._found: tuple[str, str] | None = None
         self._problem = "the server could not be asked in time"
         self._until = 0.0
@@ -132,26 +129,19 @@ class _LookUp:
             return "unknown", self._problem
         finally:
             turns.release()
-        if self._found is None and self._socket is not None:
-            with suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)
         return self._found or ("unknown", self._problem)
 
     def _ask(self) -> None:
         for attempt in range(1000):
             sleep(_DELAYS_SECONDS[min(attempt, len(_DELAYS_SECONDS) - 1)])
-            if monotonic() >= self._until:
+            left = self._until - monotonic()
+            if left <= 0:
                 return
             try:
-                with (
-                    self._connect(**self._arguments) as connection,
-                    socket.socket(fileno=os.dup(connection.fileno())) as self._socket,
-                ):
+                with deadline(left), self._connect(**self._arguments) as connection:
                     self._found = self._ask_on(connection)
             except Exception as error:  # whatever it is, the outcome stays unknown
                 self._problem = f"the server could not be asked ({' '.join(str(error).split())})"
-            finally:
-                self._socket = None
             if self._found is not None:
                 return
 

@@ -6,18 +6,16 @@ second at most.
 
 from __future__ import annotations
 
-import os
-import socket
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic, perf_counter
 from typing import Any
 
 from .connection import ResilientConnection
+from .deadlines import deadline
 from .errors import classify
 from .meanings import CANNOT_CONNECT, CONNECTION_LOST
 
@@ -48,8 +46,6 @@ class HealthProbe:
         self._connect_arguments = connect_arguments
         self._lock = threading.Lock()
         self._running: Future[DatabaseHealth] | None = None
-        self._running_since = 0.0
-        self._socket: socket.socket | None = None
         self._last: DatabaseHealth | None = None
         self._last_at = 0.0
 
@@ -62,11 +58,7 @@ class HealthProbe:
             if running is None:
                 running = Future()
                 threading.Thread(target=self._run, args=(running,), name="dbresilience-health", daemon=True).start()
-                self._running, self._running_since = running, monotonic()
-            elif self._socket is not None and monotonic() - self._running_since > LONGEST_CHECK_SECONDS:
-                # A frozen server keeps the check for ever, also when another has taken over its address.
-                with suppress(OSError):
-                    self._socket.shutdown(socket.SHUT_RDWR)
+                self._running = running
         try:
             return running.result(timeout=timeout_seconds)
         except FutureTimeoutError:
@@ -85,10 +77,8 @@ class HealthProbe:
             # 2 seconds is the least libpq accepts. A black hole ends after 5 (in milliseconds),
             # so that the check in flight does not stay for ever.
             arguments |= {"connect_timeout": 2, "tcp_user_timeout": 5000, "autocommit": True}
-            with (
-                ResilientConnection.connect(**arguments) as connection,
-                socket.socket(fileno=os.dup(connection.fileno())) as self._socket,
-            ):
+            # A frozen server would keep the check for ever, also when another has taken over its address.
+            with ResilientConnection.connect(**arguments) as connection, deadline(LONGEST_CHECK_SECONDS):
                 started = perf_counter()
                 connection.execute("SELECT 1")
                 latency_ms = (perf_counter() - started) * 1000
@@ -97,6 +87,4 @@ class HealthProbe:
             if started is None and meaning is CONNECTION_LOST:
                 meaning = CANNOT_CONNECT
             return DatabaseHealth(healthy=False, latency_ms=None, state=meaning.name)
-        finally:
-            self._socket = None
         return DatabaseHealth(healthy=True, latency_ms=round(latency_ms, 3), state="ok")

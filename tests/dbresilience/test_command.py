@@ -16,11 +16,13 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import OperationalError, connections, transaction
 
-from dbresilience import get_database_resources
+from dbresilience import activity, get_database_resources
 from dbresilience.base import DatabaseWrapper
+from dbresilience.errors import StatementOverdue
 from dbresilience.operators import OrderFile
 from tests.settings import BASE_DIR
 from tests.support.postgres import ThrowawayPostgres, wait_until
+from tests.support.proxy import SEEN, Proxy
 from tests.support.site import site_environment
 
 from .conftest import MakeWrapper, in_thread, orders_of, pid_of
@@ -132,6 +134,17 @@ def test_a_pause_that_cannot_be_is_withdrawn(in_transaction: DatabaseWrapper, co
 
 
 @pytest.mark.slow
+def test_a_frozen_server_does_not_keep_who_asks_for_its_sessions(
+    make_wrapper: MakeWrapper, database_url: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look has time of its own; the operator is told."""
+    monkeypatch.setattr(activity, "LONGEST_LOOK_SECONDS", 0.5)
+    proxy.cut_when(lambda message: "pg_stat_activity" in message.sql, after=SEEN, how="swallow")
+    with closing(make_wrapper(url=proxy.url(database_url)).resources.connect()) as connection:
+        with pytest.raises(StatementOverdue):
+            activity.look(connection)
+
+
 def test_the_pause_of_another_operator_is_not_withdrawn(in_transaction: DatabaseWrapper, command: Command) -> None:
     """Who gives up takes back what they ordered, and nothing that was ordered since."""
     file, refused = orders_of(in_transaction), []

@@ -11,10 +11,11 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.test import AsyncClient, Client
 
-from dbresilience import probes
+from dbresilience import health, probes
 from dbresilience.health import MEMORY_SECONDS
 from dbresilience.middleware import ProbeMiddleware
-from tests.support.postgres import ThrowawayPostgres
+from tests.support.postgres import ThrowawayPostgres, wait_until
+from tests.support.proxy import SEEN, Proxy
 
 from .conftest import MakeWrapper
 
@@ -82,6 +83,20 @@ def test_a_stopped_server_is_unhealthy_and_recovers(make_wrapper: MakeWrapper, p
     sick = resources.health()
     assert (sick.healthy, sick.latency_ms, sick.state) == (False, None, "cannot_connect")
     postgres.start()
+    time.sleep(MEMORY_SECONDS + 0.1)
+    assert resources.health().healthy
+
+
+def test_a_server_that_freezes_during_a_check_does_not_keep_it(
+    make_wrapper: MakeWrapper, database_url: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends by itself, also if nobody asks again."""
+    monkeypatch.setattr(health, "LONGEST_CHECK_SECONDS", 1.0)
+    resources = make_wrapper(url=proxy.url(database_url)).resources
+    proxy.cut_when(lambda message: message.sql == "SELECT 1", after=SEEN, how="swallow")
+    assert resources.health(timeout_seconds=0.2).state == "timeout"
+    wait_until(lambda: resources.probe._running is None, timeout_seconds=3, what="the end of the check")
+    assert not resources.health().healthy
     time.sleep(MEMORY_SECONDS + 0.1)
     assert resources.health().healthy
 

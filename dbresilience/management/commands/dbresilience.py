@@ -21,8 +21,6 @@ from dbresilience.operators import LONGEST_PAUSE_SECONDS, LOOK_SECONDS, OrderFil
 from dbresilience.resources import DatabaseResources, OtherEngine
 
 STILL_AT_WORK, UNUSABLE, AWAY = 1, 2, 3
-GRACE_SECONDS = 5.0
-"""How much longer than it was to wait a pause may take on a server that does not answer."""
 HEARING_SECONDS = LOOK_SECONDS * 1.2
 """Until every process that is asked something has looked."""
 
@@ -107,14 +105,13 @@ class Command(BaseCommand):
             else:
                 with closing(resources.connect()) as connection:
                     longest = min(wait_seconds, seconds)
-                    with activity.cut_after(connection, longest + LOOK_SECONDS + GRACE_SECONDS):
-                        before = activity.look(connection)
-                        until = file.pause(seconds)
-                        self._say(f"Pausing {resources.alias!r} on this machine for {seconds:g} s. Now: {before}.")
-                        sleep(HEARING_SECONDS)
-                        after = activity.wait_until_quiet(
-                            connection, longest, lambda now: self._say(f"Waiting until nobody is at work: {now}.")
-                        )
+                    before = activity.look(connection)
+                    until = file.pause(seconds)
+                    self._say(f"Pausing {resources.alias!r} on this machine for {seconds:g} s. Now: {before}.")
+                    sleep(HEARING_SECONDS)
+                    after = activity.wait_until_quiet(
+                        connection, longest, lambda now: self._say(f"Waiting until nobody is at work: {now}.")
+                    )
         except psycopg.Error as error:
             self._withdraw(file, until)
             said = " ".join(str(error).split())
