@@ -17,6 +17,7 @@ from django.test import RequestFactory
 
 from dbresilience import AcquireTimeout, classify, deadline
 from dbresilience.deadlines import Allowance, _allowance_of_request, current_allowance, seconds_left, spend
+from tests.support.postgres import ThrowawayPostgres
 
 from .conftest import MakeWrapper, in_thread, pid_of, run
 
@@ -135,3 +136,19 @@ def test_the_pools_own_work_belongs_to_no_request(make_wrapper: MakeWrapper) -> 
             connection.execute("SELECT 1")
             with deadline(0.3), pytest.raises(psycopg.OperationalError):
                 connection.execute("SELECT pg_sleep(5)")
+
+
+@pytest.mark.parametrize("options", [{}, {"pool": False}, {"resilience": {"lease": "request"}}])
+def test_after_a_transaction_that_ran_out_of_time_the_next_one_is_stored(
+    make_wrapper: MakeWrapper, postgres: ThrowawayPostgres, options: dict[str, Any]
+) -> None:
+    """Autocommit is on again, although no time was left to set it; the error is that of the statement."""
+    wrapper = make_wrapper(**options)
+    run(wrapper, "CREATE TABLE notes (id int)")
+    with pytest.raises(OperationalError) as caught, deadline(0.3), transaction.atomic(using=wrapper.alias):
+        run(wrapper, "SELECT pg_sleep(5)")
+    assert classify(caught.value).name == "timeout"
+    assert wrapper.get_autocommit()
+    with transaction.atomic(using=wrapper.alias):
+        run(wrapper, "INSERT INTO notes VALUES (1)")
+    assert postgres.execute("SELECT id FROM notes", database=wrapper.settings_dict["NAME"]) == [(1,)]
