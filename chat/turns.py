@@ -27,10 +27,7 @@ from chat.outages import note
 from chat.patience import Patience, longest_seconds
 from chat.services import StartedTurn
 from chat.tools import ToolContext
-from chat.watch import interrupt_all
 from dbresilience import classify, deadline
-
-__all__ = ["Turn", "interrupt_all"]
 
 logger = logging.getLogger(__name__)
 

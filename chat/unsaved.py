@@ -38,7 +38,7 @@ class Unsaved:
     error: str | None
     tool_calls: Sequence[ToolCall]
     since: float
-    then: Callable[[], object] = lambda: None
+    then: Callable[[], object]
 
 
 def keep(unsaved: Unsaved) -> None:

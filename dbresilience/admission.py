@@ -46,7 +46,7 @@ class Admission:
 
     Args:
         alias: names the pool in signals.
-        dial: opens a connection and closes it again; raises why it could not.
+        dial: opens a connection, for the next generation if there is need of one; raises why it could not.
         refusal: makes the exception for a request that is refused, from its cause.
         paused: makes the one for a request that waited in vain for the end of a pause.
         answered_since: whether the server has answered anybody since a moment, by `time.perf_counter`.

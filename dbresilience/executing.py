@@ -182,7 +182,7 @@ class LeasedCursorMixin(_Cursor):
         traits = traits_of(query, connection)
         if traits is not None:
             if traits.writes and not (connection.autocommit and connection.pgconn.transaction_status == _IDLE):
-                connection.writes = getattr(connection, "writes", 0) + 1
+                connection.writes += 1
             if lease is None:
                 return traits
             if traits.leaves_state:

@@ -24,8 +24,8 @@ GROW_SECONDS = 0.5
 """How long `Generation.begin` waits for its connection; whoever comes too early opens another."""
 
 
-class Owner(Protocol):
-    """The pool, which decides what a generation's news mean."""
+class GenerationObserver(Protocol):
+    """Who hears a generation's news and decides what they mean (see `recovery`)."""
 
     alias: str
     configuration: Configuration
@@ -49,17 +49,17 @@ class Generation:
     def __init__(
         self,
         number: int,
-        owner: Owner,
+        observer: GenerationObserver,
         survivors: int,
         connect_arguments: Callable[[], Mapping[str, Any]],
         configure: Callable[[ResilientConnection], None],
     ) -> None:
         self.number = number
-        self.alias = owner.alias
+        self.alias = observer.alias
         self.condemned = False
-        self._owner = owner
-        self._configuration = owner.configuration
-        # psycopg_pool would count those who wait for their own connection to open; see `Pool.acquire`.
+        self._observer = observer
+        self._configuration = observer.configuration
+        # psycopg_pool would count those who wait for their own connection to open; see `acquiring`.
         arguments = self._configuration.pool_arguments() | {"max_waiting": 0}
         arguments |= sizes_beside(survivors, self._configuration)
         for name in ("check", "reset"):
@@ -98,7 +98,7 @@ class Generation:
 
     def connection_opened(self, connection: ResilientConnection, seconds: float) -> None:
         """Announce a physical connection (see `ConnectionObserver`)."""
-        self._owner.connection_opened(connection)
+        self._observer.connection_opened(connection)
         emit(
             signals.connection_opened,
             self.alias,
@@ -115,12 +115,12 @@ class Generation:
             backend_pid=connection.session_pid,
             age_seconds=connection.age_seconds,
         )
-        self._owner.connection_closed(self)
+        self._observer.connection_closed(self)
 
     def connection_failed(self, exception: Exception, seconds: float) -> None:
         """Announce a failed attempt (see `ConnectionObserver`)."""
         emit(signals.connection_failed, self.alias, exception=exception, connect_seconds=seconds)
-        self._owner.connection_failed(self, exception)
+        self._observer.connection_failed(self, exception)
 
     def connection_overdue(
         self,
@@ -142,15 +142,15 @@ class Generation:
         )
         if not answered:
             cause = StatementOverdue("A statement was never answered.")
-            self._owner.connection_overdue(self, cause, is_server_silent=is_server_silent)
+            self._observer.connection_overdue(self, cause, is_server_silent=is_server_silent)
 
-    def connection_silent(self, connection: ResilientConnection) -> None:
+    def connection_silent(self) -> None:
         """Let somebody find out whether the server answers at all (see `ConnectionObserver`)."""
-        self._owner.connection_silent()
+        self._observer.connection_silent()
 
     def take_parked(self) -> ResilientConnection | None:
         """Hand over a connection that is open already (see `ConnectionObserver`)."""
-        return self._owner.take_parked()
+        return self._observer.take_parked()
 
     def begin(self) -> None:
         """Have a first connection at once, though nobody waits for it; it comes within `GROW_SECONDS` or later."""

@@ -11,14 +11,14 @@ from . import signals
 from .conf import Configuration
 from .connection import ResilientConnection
 from .errors import AcquireTimeout
-from .generation import Generation, Owner
+from .generation import Generation, GenerationObserver
 from .physical import PhysicalConnections
 from .signals import emit
 from .snapshot import PoolSnapshot
 
 
-class Pool(Protocol):
-    """Whose generations and connections these are."""
+class Owner(Protocol):
+    """Whose generations and connections these are: the pool."""
 
     alias: str
     configuration: Configuration
@@ -34,7 +34,7 @@ class Generations:
 
     Args:
         pool: whose they are.
-        owner: hears their news.
+        observer: hears their news.
         physical: the connections of all of them.
         connect_arguments: returns those of `psycopg.connect`.
         configure: called with each new connection.
@@ -42,8 +42,8 @@ class Generations:
 
     def __init__(
         self,
-        pool: Pool,
-        owner: Owner,
+        pool: Owner,
+        observer: GenerationObserver,
         physical: PhysicalConnections,
         connect_arguments: Callable[[], Mapping[str, Any]],
         configure: Callable[[ResilientConnection], None],
@@ -52,7 +52,7 @@ class Generations:
         self.number = 0
         self.waiting_for_room = 0
         self._pool = pool
-        self._owner = owner
+        self._observer = observer
         self._physical = physical
         self._connect_arguments = connect_arguments
         self._configure = configure
@@ -94,7 +94,7 @@ class Generations:
         if survivors >= self._configuration.max_size:
             return None
         self.number += 1
-        self.current = Generation(self.number, self._owner, survivors, self._connect_arguments, self._configure)
+        self.current = Generation(self.number, self._observer, survivors, self._connect_arguments, self._configure)
         return self.current, True
 
     def _told_of(self, generation: Generation, is_new: bool) -> Generation:

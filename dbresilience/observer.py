@@ -20,8 +20,8 @@ class ConnectionObserver(Protocol):
     def connection_closed(self, connection: ResilientConnection) -> None:
         """It was closed; `end_reason` says why."""
 
-    def connection_silent(self, connection: ResilientConnection) -> None:
-        """Its server has not answered a statement for a while; it is still waited for."""
+    def connection_silent(self) -> None:
+        """The server has not answered a statement for a while; it is still waited for."""
 
     def connection_overdue(
         self,

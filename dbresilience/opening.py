@@ -5,15 +5,12 @@ from __future__ import annotations
 import sys
 from asyncio import _get_running_loop
 from threading import get_ident
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from . import cursors
 from .holding import HoldingMixin
-
-if TYPE_CHECKING:
-    pass
 
 
 class OpeningMixin(HoldingMixin):

@@ -18,7 +18,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from math import inf
 from pathlib import Path
 from time import monotonic, perf_counter, sleep, time, time_ns
 from typing import Protocol
@@ -187,12 +186,12 @@ class OperatorOrders:
     While a pause lasts a thread goes on looking, because those who wait do not.
 
     Args:
-        file: where the orders are; None for nowhere.
+        file: where the orders are.
         pool: is told.
     """
 
-    def __init__(self, file: OrderFile | None, pool: Obeying) -> None:
-        self.look_at = 0.0 if file is not None else inf
+    def __init__(self, file: OrderFile, pool: Obeying) -> None:
+        self.look_at = 0.0
         """When to look next, by `time.perf_counter`, which whoever acquires has read anyway."""
         self._file = file
         self._pool = pool
@@ -204,8 +203,6 @@ class OperatorOrders:
 
     def look(self) -> None:
         """Obey what is new; what was ordered before the first look is so only as far as it lasts still."""
-        if self._file is None:
-            return
         self.look_at = perf_counter() + LOOK_SECONDS
         try:
             status = os.stat(self._file.path)

@@ -155,7 +155,7 @@ class DeadlineMixin(_Connection):
     def _suspect(self) -> None:
         observer = self._who_hears
         if observer is not None:
-            observer.connection_silent(cast("ResilientConnection", self))
+            observer.connection_silent()
 
     def _cancel(self, seconds: float) -> bool:
         """Ask the server to cancel; whether it took the request in time."""

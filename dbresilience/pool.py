@@ -48,7 +48,7 @@ class Pool:
         connect_arguments: returns those of `psycopg.connect`.
         configure: called with each new connection.
         on_server_full: called with this pool when the server had no slot for one more connection.
-        orders: where an operator gives orders to all processes; None for nowhere.
+        orders: where an operator gives orders to all processes.
     """
 
     def __init__(
@@ -57,8 +57,8 @@ class Pool:
         configuration: Configuration,
         connect_arguments: Callable[[], Mapping[str, Any]],
         configure: Callable[[ResilientConnection], None],
-        on_server_full: Callable[[Pool], None] = lambda pool: None,
-        orders: OrderFile | None = None,
+        on_server_full: Callable[[Pool], None],
+        orders: OrderFile,
     ) -> None:
         self.alias = alias
         self.configuration = configuration

@@ -10,7 +10,7 @@ from .admission import FULL, Admission
 from .connection import ProbingConnection, ResilientConnection
 from .errors import StatementOverdue, classify
 from .generation import Generation
-from .generations import Generations, Pool
+from .generations import Generations, Owner
 from .liveness import is_hung_up
 from .operators import OrderFile
 from .overdue import SUSPICIOUS_SECONDS
@@ -23,23 +23,23 @@ FULL_PACE_SECONDS = 0.25
 
 
 class Recovery:
-    """Keeps a pool's generations and its breaker in step with what happens to connections (see `generation.Owner`).
+    """Keeps a pool's generations and its breaker in step with what happens to connections (see `GenerationObserver`).
 
     Args:
         pool: whose connections these are.
         connect_arguments: returns those of `psycopg.connect`.
         configure: called with each new connection.
         on_server_full: called when the server had no slot for one more connection.
-        orders: names the database to this machine's processes, which share a pace then; None for no sharing.
+        orders: names the database to this machine's processes, which share a pace.
     """
 
     def __init__(
         self,
-        pool: Pool,
+        pool: Owner,
         connect_arguments: Callable[[], Mapping[str, Any]],
         configure: Callable[[ResilientConnection], None],
         on_server_full: Callable[[], None],
-        orders: OrderFile | None,
+        orders: OrderFile,
     ) -> None:
         self.alias = pool.alias
         self.configuration = configuration = pool.configuration
@@ -61,7 +61,7 @@ class Recovery:
         self._pool = pool
         self._connect_arguments = connect_arguments
         self._on_server_full = on_server_full
-        self._pace = None if orders is None else SharedPace(orders, FULL_PACE_SECONDS)
+        self._pace = SharedPace(orders, FULL_PACE_SECONDS)
         self._parked: list[ResilientConnection] = []
 
     def connection_opened(self, connection: ResilientConnection) -> None:
@@ -131,14 +131,14 @@ class Recovery:
     def _dial(self) -> None:
         """Connect, to find out whether that is possible; the connection is the first of the next generation."""
         known = self.admission.cause
-        if known is not None and self.admission.meaning.name in FULL and self._pace and not self._pace.take_turn():
+        if known is not None and self.admission.meaning.name in FULL and not self._pace.take_turn():
             raise known.with_traceback(None)  # which would grow with each probe
         try:
             connection = ProbingConnection.connect(**self._connect_arguments())
         except Exception as exception:
             self._count_failure(exception)
             raise
-        if self._pace and known is not None:
+        if known is not None:
             self._pace.clear()  # where one has found a slot the next may try at once
         self._parked.append(connection)
         generation = self.generations.open_if_room()

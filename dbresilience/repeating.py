@@ -85,12 +85,7 @@ def repeat(
 def _may_go_again(cursor: LeasedCursorMixin, error: psycopg.Error, query: Any) -> bool:
     lease, connection = cursor.lease, cursor.connection
     holder = lease.holder if lease is not None else None
-    if (
-        holder is None
-        or classify(error).retry != READ
-        or not getattr(connection, "autocommit", False)
-        or not holder.can_exchange(cursor)
-    ):
+    if holder is None or classify(error).retry != READ or not connection.autocommit or not holder.can_exchange(cursor):
         return False
     if not was_sent(error):
         return True

@@ -41,8 +41,8 @@ class DatabaseResources:
         database: tuple[str, ...],
         connect_arguments: Callable[[], Mapping[str, Any]],
         configure: Callable[[ResilientConnection], None],
-        isolation_level: IsolationLevel = IsolationLevel.READ_COMMITTED,
-        orders: OrderFile | None = None,
+        isolation_level: IsolationLevel,
+        orders: OrderFile,
     ) -> None:
         self.alias = alias
         self.configuration = configuration

@@ -49,7 +49,7 @@ def _seconds(*, least: float) -> Callable[[str], float]:
 
 
 class Command(BaseCommand):
-    """Orders of an operator; later also the state of the pools."""
+    """Orders of an operator."""
 
     help = "Pause, resume or recycle the connections of every process of this user on this machine."
     requires_system_checks = ()
@@ -85,7 +85,6 @@ class Command(BaseCommand):
         try:
             resources = get_database_resources(database)
             resources.pool_or_error()
-            assert resources.orders is not None
             getattr(self, f"_{order}")(resources, resources.orders, **options)
         except (OrdersUnusable, ImproperlyConfigured, OtherEngine) as error:
             self._fail(str(error), UNUSABLE, {"order": order, "database": database})
