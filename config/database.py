@@ -6,10 +6,9 @@ import logging
 import os
 import sys
 from typing import NoReturn
-from urllib.parse import quote
 
 from config import embedded
-from config.postgres import SUPERUSER, PostgresError, PostgresServer, program
+from config.postgres import PostgresError, PostgresServer, program
 from config.startup import EMBEDDED_NAME, embedded_folder
 
 DEMO = "demo"
@@ -41,9 +40,8 @@ def prepare() -> str:
 
 
 def url() -> str:
-    """The embedded server as a DATABASE_URL, which psql takes, too."""
-    server = PostgresServer(embedded_folder())
-    return f"postgresql://{SUPERUSER}@/{EMBEDDED_NAME}?host={quote(server.host)}"
+    """The database of the embedded server, as `PostgresServer.url` has it."""
+    return PostgresServer(embedded_folder()).url(EMBEDDED_NAME)
 
 
 def shell() -> NoReturn:

@@ -13,7 +13,6 @@ import signal
 import stat
 import subprocess
 import tempfile
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import psutil
 
@@ -80,10 +80,10 @@ class PostgresServer:
         return "127.0.0.1" if self.port else str(self._socket_folder())
 
     def url(self, database: str = SUPERUSER) -> str:
-        """The server as DATABASE_URL."""
+        """The server as a DATABASE_URL, which psql takes, too."""
         if self.port:
             return f"postgresql://{SUPERUSER}@127.0.0.1:{self.port}/{database}"
-        return f"postgresql://{SUPERUSER}@{self.host.replace('/', '%2F')}/{database}"
+        return f"postgresql://{SUPERUSER}@/{database}?host={quote(self.host)}"
 
     def create(self) -> None:
         """Make the data folder; it gets its name when it is complete, so a killed attempt harms nothing."""
@@ -159,13 +159,6 @@ class PostgresServer:
             return process if Path(process.cwd()) == self.data else None
         except (OSError, ValueError, psutil.Error):
             return None
-
-    def wait_until_stopped(self, timeout_seconds: float = 10) -> None:
-        deadline = time.monotonic() + timeout_seconds
-        while self.is_running():
-            if time.monotonic() > deadline:
-                raise PostgresError(f"PostgreSQL in {self.data} did not stop within {timeout_seconds:g} s")
-            time.sleep(0.05)
 
     def _socket_folder(self) -> Path:
         if len(os.fsencode(self.data)) <= LONGEST_SOCKET_FOLDER:
