@@ -18,8 +18,7 @@ def threads_of(owner: AbstractBaseUser) -> QuerySet[Thread]:
 
 
 def messages_in(thread: Thread) -> QuerySet[Message]:
-    calls = ToolCall.objects.order_by("position")
-    return Message.objects.filter(thread=thread).prefetch_related(Prefetch("tool_calls", queryset=calls))
+    return Message.objects.filter(thread=thread).prefetch_related(_tool_calls())
 
 
 def replies_to(owner: AbstractBaseUser) -> QuerySet[Message]:
@@ -30,11 +29,12 @@ def replies_to(owner: AbstractBaseUser) -> QuerySet[Message]:
 
 def stored_reply(reply_id: UUID) -> Message | None:
     """A reply with its thread, question and tool calls; None when it has been deleted."""
-    calls = ToolCall.objects.order_by("position")
-    found = Message.objects.select_related("thread", "in_reply_to").prefetch_related(
-        Prefetch("tool_calls", queryset=calls)
-    )
+    found = Message.objects.select_related("thread", "in_reply_to").prefetch_related(_tool_calls())
     return found.filter(pk=reply_id).first()
+
+
+def _tool_calls() -> Prefetch:
+    return Prefetch("tool_calls", queryset=ToolCall.objects.order_by("position"))
 
 
 def history(thread: Thread) -> list[Message]:

@@ -80,18 +80,19 @@ class ThreadOut(serializers.ModelSerializer):
         read_only_fields = fields
 
 
-class Arguments(serializers.DictField):
-    """In the order in which `chat.answers` tells them."""
-
-    def to_representation(self, value: Any) -> Any:
-        return in_order(super().to_representation(value))
-
-
-class Result(serializers.JSONField):
+class InOrder(serializers.Field):
     """In the order in which `chat.answers` tells it."""
 
     def to_representation(self, value: Any) -> Any:
         return in_order(super().to_representation(value))
+
+
+class Arguments(InOrder, serializers.DictField):
+    pass
+
+
+class Result(InOrder, serializers.JSONField):
+    pass
 
 
 class ToolCallOut(serializers.ModelSerializer):
