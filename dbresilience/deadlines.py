@@ -9,8 +9,6 @@ allowance anew.
 
 from __future__ import annotations
 
-import functools
-import inspect
 import math
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, ContextDecorator, contextmanager
@@ -21,8 +19,10 @@ from django.core.handlers.base import BaseHandler
 from django.core.signals import request_finished
 from django.http import HttpRequest
 
+from .decorating import name_of, returns_before_it_runs
+from .wrapping import wrap_once
+
 _CONFIGURED: Any = object()
-_MARK = "_dbresilience_wrapped"
 
 
 class Allowance:
@@ -102,14 +102,9 @@ class _Deadline(ContextDecorator, AbstractContextManager[None]):
         self._entered: list[tuple[Allowance, Allowance | None]] = []
 
     def __call__(self, function: Any) -> Any:
-        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-            raise TypeError(
-                f"deadline() cannot decorate the coroutine {function.__qualname__}(). Use it within, as a block."
-            )
-        if inspect.isgeneratorfunction(function):
-            raise TypeError(
-                f"deadline() cannot decorate the generator {function.__qualname__}(). Use it within, as a block."
-            )
+        kind = returns_before_it_runs(function)
+        if kind is not None:
+            raise TypeError(f"deadline() cannot decorate the {kind} {name_of(function)}(). Use it within, as a block.")
         return super().__call__(function)
 
     def _recreate_cm(self) -> _Deadline:
@@ -142,17 +137,9 @@ def spend(seconds: float) -> None:
 
 def install() -> None:
     """Give each request that Django answers its allowance. Repeating it is harmless."""
-    _wrap("get_response", _within_allowance)
-    _wrap("get_response_async", _within_allowance_async)
+    wrap_once(BaseHandler, "get_response", _within_allowance)
+    wrap_once(BaseHandler, "get_response_async", _within_allowance_async)
     request_finished.connect(_end_allowance, dispatch_uid="dbresilience.deadlines")
-
-
-def _wrap(name: str, make: Callable[[Any], Any]) -> None:
-    original = getattr(BaseHandler, name)
-    original = getattr(original, _MARK, original)
-    wrapped = functools.wraps(original)(make(original))
-    setattr(wrapped, _MARK, original)
-    setattr(BaseHandler, name, wrapped)
 
 
 def _within_allowance(get_response: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from contextvars import Token
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
+from .decorating import name_of, returns_before_it_runs
 from .units import retries_are_off
 
 P = ParamSpec("P")
@@ -27,10 +27,10 @@ class _NoRetries:
         retries_are_off.reset(self._tokens.pop())
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        if returns_before_it_runs(function):
-            name = getattr(function, "__qualname__", repr(function))
+        if returns_before_it_runs(function) is not None:
             raise TypeError(
-                f"no_retries() above {name}() would be over before it runs. Write: with no_retries(): … within it."
+                f"no_retries() above {name_of(function)}() would be over before it runs. "
+                "Write: with no_retries(): … within it."
             )
 
         @wraps(function)
@@ -52,12 +52,3 @@ def no_retries() -> _NoRetries:
         TypeError: above a coroutine or a generator, which would be over before it has run.
     """
     return _NoRetries()
-
-
-def returns_before_it_runs(function: Callable[..., Any]) -> bool:
-    """Whether to call `function` is not yet to run it."""
-    return (
-        inspect.iscoroutinefunction(function)
-        or inspect.isgeneratorfunction(function)
-        or inspect.isasyncgenfunction(function)
-    )

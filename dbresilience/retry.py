@@ -8,7 +8,6 @@ long as it makes sense; and a part of a transaction.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator
 from functools import wraps
 from time import sleep
@@ -20,9 +19,9 @@ from django.db import DEFAULT_DB_ALIAS, Error, connections
 
 from . import signals
 from .deadlines import seconds_left, spend
+from .decorating import name_of, returns_before_it_runs
 from .errors import DatabaseUnavailable, RetryInsideTransaction, classify
 from .meanings import NEVER, OUTCOME_UNKNOWN, UNAVAILABLE, Classification
-from .no_retries import returns_before_it_runs
 from .repeating import delay_seconds
 from .resources import DatabaseResources
 from .signals import emit
@@ -63,13 +62,13 @@ def retry(
     _check_attempts(attempts)
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        name = getattr(function, "__qualname__", repr(function))
-        if inspect.iscoroutinefunction(function):
+        name, kind = name_of(function), returns_before_it_runs(function)
+        if kind == "coroutine":
             raise TypeError(
                 f"retry() cannot run the coroutine {name}() again. Transactions are synchronous in Django: put them "
                 "into a function, decorate that, and await sync_to_async(function)()."
             )
-        if returns_before_it_runs(function):
+        if kind is not None:
             raise TypeError(f"retry() cannot run the generator {name}() again: it would have returned before it ran.")
 
         @wraps(function)

@@ -27,10 +27,10 @@ from . import signals
 from .errors import classify
 from .meanings import NOT_TRANSIENT, OUTCOME_UNKNOWN, Classification
 from .resources import configured_retry_after_seconds
+from .wrapping import wrap_once
 
 requests_log = logging.getLogger("dbresilience.requests")
 
-_MARK = "_dbresilience_wrapped"
 _TITLES = {503: "Service Unavailable", 504: "Gateway Timeout"}
 _AWAY = "The database cannot be reached at the moment. Please try again."
 _BUSY = "The database has too much to do at the moment. Please try again."
@@ -179,26 +179,24 @@ def _page(context: dict[str, Any]) -> str:
 
 def install() -> None:
     """Put `response_for` before Django's conversion of exceptions. Repeating it is harmless."""
-    _wrap("response_for_exception", lambda request, exc: (request, exc))
+    _convert_in("response_for_exception", lambda request, exc: (request, exc))
     # Error pages (404.html and the like) that fail on the database end here.
-    _wrap("handle_uncaught_exception", lambda request, resolver, exc_info: (request, exc_info[1]))
+    _convert_in("handle_uncaught_exception", lambda request, resolver, exc_info: (request, exc_info[1]))
 
 
-def _wrap(name: str, pick: Callable[..., tuple[HttpRequest, BaseException]]) -> None:
-    original = getattr(handlers, name)
-    original = getattr(original, _MARK, original)
+def _convert_in(name: str, pick: Callable[..., tuple[HttpRequest, BaseException]]) -> None:
+    def converting(original: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+        def convert(*args: Any) -> HttpResponse:
+            request, exc = pick(*args)
+            response = response_for(request, exc)
+            if response is None:
+                return original(*args)
+            set_urlconf(None)
+            return response
 
-    def convert(*args: Any) -> HttpResponse:
-        request, exc = pick(*args)
-        response = response_for(request, exc)
-        if response is None:
-            return original(*args)  # type: ignore[no-any-return]
-        set_urlconf(None)
-        return response
+        return convert
 
-    setattr(convert, _MARK, original)
-    convert.__name__ = name
-    setattr(handlers, name, convert)
+    wrap_once(handlers, name, converting)
 
 
 __all__ = ["install", "response_for"]
