@@ -17,9 +17,11 @@ from .errors import (
     TooManyWaiting,
     classify,
 )
+from .gathering import gather
 from .leasing import pinned
 from .meanings import Classification
 from .no_retries import no_retries
+from .pipelines import pipeline
 from .resources import get_database_resources
 from .retry import retry, retrying
 
@@ -34,9 +36,11 @@ __all__ = [
     "TooManyWaiting",
     "classify",
     "deadline",
+    "gather",
     "get_database_resources",
     "no_retries",
     "pinned",
+    "pipeline",
     "retry",
     "retrying",
 ]

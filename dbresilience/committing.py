@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import psycopg
 
 from .commits import settle
-from .errors import CommitOutcomeUnknown, is_session_lost
+from .errors import CommitOutcomeUnknown, is_rolled_back, is_session_lost
 from .liveness import is_alive
 from .transaction_ids import ask_before_commit
 from .units import current_unit, note_stored
@@ -52,7 +52,14 @@ class CommittingMixin(_Connection):
             return
         sent = False
         try:
-            if lease is not None and lease.transaction_id is None and lease.looks_up_commits and current_unit.get():
+            waits = self._itself.batch is not None and self._itself.batch.waiting
+            if (
+                lease is not None
+                and lease.transaction_id is None
+                and lease.looks_up_commits
+                and not waits  # then it is asked for with what waits
+                and current_unit.get()
+            ):
                 ask_before_commit(self._itself, lease)
             # A session that had ended before COMMIT was sent has lost its transaction for certain.
             sent = is_alive(self._itself)
@@ -61,7 +68,9 @@ class CommittingMixin(_Connection):
             if lease is not None:
                 lease.last_error = error
                 lease.discard = lease.discard or self.closed
-            if not sent or not (is_session_lost(error) or self.closed) or not settle(self._itself, lease, error):
+            if not sent or is_rolled_back(error) or not (is_session_lost(error) or self.closed):
+                raise
+            if not settle(self._itself, lease, error):
                 raise
         self._transaction_ended()
         note_stored()

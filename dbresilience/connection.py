@@ -11,6 +11,7 @@ import psycopg
 from psycopg.pq import ConnStatus
 
 from .addresses import without_addresses
+from .batches import BatchingMixin
 from .committing import CommittingMixin
 from .conf import WRITERS
 from .credentials import PasswordSource, connect_with
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from .slow_queries import SlowQueryLog
 
 
-class ResilientConnection(CommittingMixin, DeadlineMixin, psycopg.Connection[Any]):
+class ResilientConnection(CommittingMixin, DeadlineMixin, BatchingMixin, psycopg.Connection[Any]):
     """A psycopg connection that works for the holder of its lease only."""
 
     lease: Lease | None = None
@@ -75,9 +76,6 @@ class ResilientConnection(CommittingMixin, DeadlineMixin, psycopg.Connection[Any
 
     must_write = False
     """Whether that is one which takes writes."""
-
-    begins_with_statement = False
-    """Whether the statement that is about to be sent brings BEGIN along (see `messages`)."""
 
     timezone: Any = ...
     """The time zone its loaders are known to use, so that it need not be looked up for each cursor."""
@@ -147,10 +145,6 @@ class ResilientConnection(CommittingMixin, DeadlineMixin, psycopg.Connection[Any
         # psycopg's own step, one address at a time; replaced because it hides the SQLSTATE of a refusal.
         pgconn = yield from dial(conninfo, timeout_seconds=timeout, answer_seconds=cls.answer_seconds)
         return cls(pgconn)
-
-    def _start_query(self) -> Any:
-        if not self.begins_with_statement:
-            yield from super()._start_query()
 
     def close(self) -> None:
         """Close as psycopg does, and tell the observer once."""

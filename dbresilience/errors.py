@@ -122,6 +122,11 @@ def mark(error: psycopg.Error, origin: str) -> None:
     error._dbresilience_origin = origin  # type: ignore[attr-defined]
 
 
+def is_rolled_back(error: psycopg.Error) -> bool:
+    """Whether it is certain that the transaction which `error` ended was not committed."""
+    return getattr(error, "_dbresilience_origin", None) == ROLLED_BACK
+
+
 def classify(exc: BaseException) -> Classification:
     """Say what `exc` means for the connection, for a retry and for an HTTP client.
 

@@ -55,6 +55,9 @@ class LeasedCursorMixin(_Cursor):
     _counts = False
     """Whether the lease waits for this cursor to be closed."""
 
+    _waits = False
+    """Whether its statement is in a batch and not sent yet (see `messages`)."""
+
     can_move = True
     """Whether the cursor can go on with another connection."""
 
@@ -84,7 +87,8 @@ class LeasedCursorMixin(_Cursor):
             if not repeat(self, super().execute, query, params, kwargs, error=error, started=started):
                 raise
         finally:
-            self._ran(query, params, started)
+            if not self._waits:
+                self._ran(query, params, started)
         if traits is not None:
             self._stored(traits)
         return self

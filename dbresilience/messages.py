@@ -9,15 +9,22 @@ the other until one fails (manual, "Multiple Statements in a Simple Query").
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Any
+from contextlib import nullcontext
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
 
+import psycopg
 from psycopg.generators import execute
 from psycopg.pq import DiagnosticField, ExecStatus, Format, TransactionStatus
 from psycopg.pq.abc import PGresult
 
+from .batches import Batch, NotSentYet, Waiting
 from .executing import LeasedCursorMixin
-from .session_state import traits_of
+from .session_state import is_several, traits_of
 from .transaction_ids import ID, read_id
+
+if TYPE_CHECKING:
+    from .connection import ResilientConnection
 
 # Plain numbers, since they are compared for each query and an enumeration's == is slow.
 _IDLE = int(TransactionStatus.IDLE)
@@ -35,6 +42,8 @@ _UNREADABLE = (b"22", b"42")
 class TextCursorMixin(LeasedCursorMixin):
     """Of cursors that put the values into the text (`psycopg.ClientCursor`), since only a text holds more than one."""
 
+    _conn: ResilientConnection
+
     def _execute_gen(self, query: Any, params: Any = None, **kwargs: Any) -> Generator[Any, Any, None]:
         # psycopg's own step for this kind of cursor, without what it does for prepared statements.
         connection: Any = self._conn
@@ -47,6 +56,13 @@ class TextCursorMixin(LeasedCursorMixin):
             yield from super()._execute_gen(query, params, **kwargs)
             return
         pgconn = self._pgconn
+        batch = connection.batch
+        if batch is not None:
+            if batch.is_open and _may_wait(query):
+                yield from self._wait_in(batch, query, params)
+                return
+            if batch.waiting:
+                yield from batch.run()
         begins = asks = False
         if not connection.autocommit:
             begins = connection.begins_with_statement = pgconn.transaction_status == _IDLE
@@ -70,6 +86,87 @@ class TextCursorMixin(LeasedCursorMixin):
         self._set_results(results)
         self._last_query = query
 
+    # Statements that wait
+
+    def _wait_in(self, batch: Batch, query: str, params: Any) -> Generator[Any, Any, None]:
+        connection: Any = self._conn
+        connection.begins_with_statement = True
+        try:
+            yield from self._start_query(query)
+        finally:
+            connection.begins_with_statement = False
+        self._last_query = query
+        if batch.answered is not None and (batch.answered[0].query, batch.answered[0].params) == (query, params):
+            result, batch.answered = batch.answered[1], None
+            self._query = self._convert_query(query, params)
+            self._check_results([result])
+            self._set_results([result])
+            return
+        self._query = sent = self._convert_query(query, params)
+        traits = traits_of(query, connection)
+        batch.add(Waiting(self, query, params, sent.query), changes_rows=traits is not None and traits.changes_rows)
+        self._waits = True
+
+    def receive(self, statement: Waiting, result: PGresult, seconds: float) -> None:
+        """Take the result of a statement that waited.
+
+        Raises:
+            psycopg.Error: it failed.
+        """
+        self._waits = False
+        self._check_results([result])
+        self._set_results([result])
+        if self._lease is not None:
+            self._lease.seen_at = perf_counter()
+        if self._log is not None and seconds >= self._log.threshold_seconds:
+            self._log.report(self, statement.query, statement.params, seconds, 0.0)
+
+    def _have_result(self) -> None:
+        if not self._waits:
+            return
+        batch = self._conn.batch
+        if batch is None:
+            raise psycopg.InterfaceError("The statement was never sent, since its transaction was rolled back.")
+        if batch.is_collecting:
+            raise NotSentYet
+        self._conn.send_waiting()
+
+    def _fetch_pipeline(self) -> None:
+        # Where psycopg asks for what its own pipelines have not fetched yet.
+        self._have_result()
+        super()._fetch_pipeline()
+
+    def nextset(self) -> bool | None:
+        """Go on to the next result as psycopg does."""
+        self._have_result()
+        return super().nextset()
+
+    # Django does not wrap errors of these; see `CursorWrapper.__getattr__`.
+
+    @property
+    def rowcount(self) -> int:
+        """As psycopg has it."""
+        self._have_result_as_django()
+        return super().rowcount
+
+    @property
+    def description(self) -> Any:
+        """As psycopg has it."""
+        self._have_result_as_django()
+        return super().description
+
+    @property
+    def statusmessage(self) -> str | None:
+        """As psycopg has it."""
+        self._have_result_as_django()
+        return super().statusmessage
+
+    def _have_result_as_django(self) -> None:
+        if self._waits:
+            holder: Any = self._lease.holder if self._lease is not None else None
+            with nullcontext() if holder is None else holder.wrap_database_errors:
+                self._have_result()
+
     def _execute_alone(self, text: bytes) -> Generator[Any, Any, list[PGresult]]:
         connection: Any = self._conn
         if self._pgconn.transaction_status == _FAILED:
@@ -91,6 +188,14 @@ class TextCursorMixin(LeasedCursorMixin):
             return False
         traits = traits_of(query, self.connection)
         return traits is not None and traits.changes_rows
+
+
+def _may_wait(query: Any) -> bool:
+    """Whether a statement may go with others: it is one, and neither ends a transaction nor copies."""
+    if not isinstance(query, str) or is_several(query) or query.lstrip()[:4].upper() == "COPY":
+        return False
+    traits = traits_of(query, None)
+    return traits is None or not traits.is_by_hand
 
 
 def _must_go_alone(results: list[PGresult], status: int) -> bool:

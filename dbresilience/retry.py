@@ -35,11 +35,20 @@ _GIVEN_UP = "_dbresilience_given_up"
 
 
 @overload
-def retry(function: Callable[P, R], /, *, attempts: int | None = ..., using: str = ...) -> Callable[P, R]: ...
-@overload
-def retry(*, attempts: int | None = ..., using: str = ...) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 def retry(
-    function: Callable[..., Any] | None = None, /, *, attempts: int | None = None, using: str = DEFAULT_DB_ALIAS
+    function: Callable[P, R], /, *, attempts: int | None = ..., using: str = ..., idempotent: bool = ...
+) -> Callable[P, R]: ...
+@overload
+def retry(
+    *, attempts: int | None = ..., using: str = ..., idempotent: bool = ...
+) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+def retry(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    attempts: int | None = None,
+    using: str = DEFAULT_DB_ALIAS,
+    idempotent: bool = False,
 ) -> Any:
     """Let a function run again when its transaction was undone: ``@retry``, ``@retry(attempts=5)``, ``retry(f)(x)``.
 
@@ -52,6 +61,8 @@ def retry(
     Args:
         attempts: how often it runs at most; absent, `retry_attempts` of the alias.
         using: the alias whose transaction it is.
+        idempotent: whether it may run again also when nobody knows if its COMMIT happened, because a second run finds
+            what the first has stored: its keys are made by the client, say, and a unique violation tells.
 
     Raises:
         ValueError: `attempts` is not a whole number of 1 or more.
@@ -73,7 +84,7 @@ def retry(
 
         @wraps(function)
         def run(*args: Any, **kwargs: Any) -> Any:
-            for attempt in _Attempts(attempts, using, name):
+            for attempt in _Attempts(attempts, using, name, idempotent=idempotent):
                 with attempt:
                     return function(*args, **kwargs)
             raise AssertionError("the last attempt either returns or raises")
@@ -83,7 +94,9 @@ def retry(
     return decorate if function is None else decorate(function)
 
 
-def retrying(*, attempts: int | None = None, using: str = DEFAULT_DB_ALIAS) -> Iterator[Attempt]:
+def retrying(
+    *, attempts: int | None = None, using: str = DEFAULT_DB_ALIAS, idempotent: bool = False
+) -> Iterator[Attempt]:
     """Let a block run again, as `retry` does: ``for attempt in retrying(): with attempt, transaction.atomic(): …``.
 
     The loop ends after the attempt that succeeds; one that fails for good raises.
@@ -91,13 +104,14 @@ def retrying(*, attempts: int | None = None, using: str = DEFAULT_DB_ALIAS) -> I
     Args:
         attempts: how often it runs at most; absent, `retry_attempts` of the alias.
         using: the alias whose transaction it is.
+        idempotent: as of `retry`.
 
     Raises:
         ValueError: `attempts` is not a whole number of 1 or more.
         RetryInsideTransaction: when the block is entered within a transaction.
     """
     _check_attempts(attempts)
-    return _Attempts(attempts, using, call_site())
+    return _Attempts(attempts, using, call_site(), idempotent=idempotent)
 
 
 class Attempt:
@@ -120,8 +134,9 @@ class Attempt:
 class _Attempts:
     """The attempts at one unit."""
 
-    def __init__(self, attempts: int | None, using: str, name: str) -> None:
+    def __init__(self, attempts: int | None, using: str, name: str, *, idempotent: bool) -> None:
         self._most = attempts
+        self._idempotent = idempotent
         self._using = using
         self._name = name
         self._number = 0
@@ -159,7 +174,7 @@ class _Attempts:
         if not isinstance(error, (Error, psycopg.Error)):
             return False
         meaning = classify(error)
-        if not _undone(error, meaning) or retries_are_off.get():
+        if not _undone(error, meaning, even_if_unknown=self._idempotent) or retries_are_off.get():
             return False
         wrapper: Any = connections[self._using]
         resources = getattr(wrapper, "resources", None)
@@ -209,9 +224,14 @@ class _Attempts:
         return None
 
 
-def _undone(error: BaseException, meaning: Classification) -> bool:
-    """Whether the transaction is certain to be undone, and another attempt has a chance."""
-    if meaning.retry == NEVER or meaning is UNAVAILABLE or isinstance(error, DatabaseUnavailable):
+def _undone(error: BaseException, meaning: Classification, *, even_if_unknown: bool) -> bool:
+    """Whether the transaction is certain to be undone, or may be done twice, and another attempt has a chance."""
+    is_unknown = meaning == OUTCOME_UNKNOWN
+    if (
+        (meaning.retry == NEVER and not (is_unknown and even_if_unknown))
+        or meaning is UNAVAILABLE
+        or isinstance(error, DatabaseUnavailable)
+    ):
         return False
     if getattr(error, _GIVEN_UP, False):
         return False
@@ -220,7 +240,7 @@ def _undone(error: BaseException, meaning: Classification) -> bool:
     seen: set[int] = set()
     while context is not None and id(context) not in seen:
         seen.add(id(context))
-        if classify(context) == OUTCOME_UNKNOWN:
+        if classify(context) == OUTCOME_UNKNOWN and not even_if_unknown:
             return False
         context = context.__cause__ or context.__context__
     return True

@@ -86,7 +86,7 @@ class Traits(NamedTuple):
 _known: dict[str, Traits | None] = {}
 
 
-def traits_of(query: Any, connection: psycopg.Connection[Any]) -> Traits | None:
+def traits_of(query: Any, connection: psycopg.Connection[Any] | None) -> Traits | None:
     """Return what `query` is recognised to be; None for a plain read, which most are."""
     if not isinstance(query, str):
         if isinstance(query, bytes):
@@ -105,7 +105,7 @@ def traits_of(query: Any, connection: psycopg.Connection[Any]) -> Traits | None:
         writes=writes,
         changes_rows=_CHANGES_ROWS.match(query) is not None and ";" not in query,
         is_by_hand=_BY_HAND.search(query) is not None,
-        stores_in_parts=writes and (_ONE_TRANSACTION.match(query) is None or _is_several(query)),
+        stores_in_parts=writes and (_ONE_TRANSACTION.match(query) is None or is_several(query)),
     )
     if len(_known) >= _MOST_KNOWN:
         _known.clear()
@@ -125,14 +125,15 @@ def _only_reads(text: str) -> bool:
     """Whether nothing that lasts can come of `text`. What cannot be told is taken for a write."""
     return (
         _ONLY_READS.match(text) is not None
-        and not _is_several(text)
+        and not is_several(text)
         and _WRITES_ALL_THE_SAME.search(text) is None
         and _WRITES_WITHIN.match(text) is None
         and calls_only_pure_functions(text)
     )
 
 
-def _is_several(text: str) -> bool:
+def is_several(text: str) -> bool:
+    """Whether `text` may hold several statements; a semicolon within a literal counts, which is harmless."""
     return ";" in text.rstrip().rstrip(";")
 
 

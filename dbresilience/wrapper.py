@@ -15,6 +15,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
+from .batches import Batch
+from .counts import compilers_counting_later
 from .identity import database_of
 from .opening import OpeningMixin
 from .resources import close_database
@@ -33,6 +35,11 @@ def _greeting_anew(editor_class: type[Any]) -> type[Any]:
 
 class ResilienceMixin(OpeningMixin):
     """Leases connections from this process's pool; see the module for when."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Where Django keeps the module once it is imported.
+        self.ops._cache = compilers_counting_later(self.ops.compiler_module)  # type: ignore[attr-defined]  # not in the stubs
 
     def close_pool(self) -> None:
         """Close this process's pools for this database; the next query opens them again."""
@@ -119,16 +126,42 @@ class ResilienceMixin(OpeningMixin):
             self._pins -= 1
             self.release_if_unneeded()
 
+    @contextmanager
+    def batching(self) -> Iterator[Batch]:
+        """Hold a connection for a block, and let statements wait in it; see `batches`."""
+        self._busy += 1
+        try:
+            self._connect_if_needed()
+            with self.connection.batching() as batch:
+                yield batch
+        finally:
+            self._busy -= 1
+            self.release_if_unneeded()
+
     # Without time of their own, a savepoint that ran out of it would spoil the transaction around it.
 
     def _savepoint_rollback(self, sid: str) -> None:
+        batch = self._batch
+        if batch is not None:
+            batch.drop(back_to=self.ops.savepoint_create_sql(sid))
         with self._time_to_clean_up():
             super()._savepoint_rollback(sid)  # type: ignore[misc]  # not in the stubs
+            self._send_waiting()
 
     def _savepoint_commit(self, sid: str) -> None:
         # Django releases a savepoint also after it has rolled back to it.
         with self._time_to_clean_up():
             super()._savepoint_commit(sid)  # type: ignore[misc]  # not in the stubs
+            self._send_waiting()  # the errors of what is within are its own
+
+    @property
+    def _batch(self) -> Batch | None:
+        return getattr(self.connection, "batch", None)
+
+    def _send_waiting(self) -> None:
+        if self._batch is not None:
+            with self.wrap_database_errors:
+                self.connection.send_waiting()
 
     def _time_to_clean_up(self) -> AbstractContextManager[None]:
         return nullcontext() if self.connection is None else self.connection.time_to_clean_up(even_if_over=True)

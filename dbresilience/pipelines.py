@@ -1,0 +1,70 @@
+"""`pipeline()`: a transaction whose statements travel together, with BEGIN and COMMIT, until a result is asked for."""
+
+from __future__ import annotations
+
+from contextlib import ContextDecorator
+from types import TracebackType
+from typing import Any
+
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
+from django.db.transaction import Atomic
+
+from .batches import IS_SUPPORTED
+
+
+def pipeline(using: str = DEFAULT_DB_ALIAS, *, durable: bool = False) -> ContextDecorator:
+    """Be an `atomic()` whose statements wait for each other: one round trip for all, where none needs a result.
+
+    What asks for one sends what waits: fetching, `rowcount`, an insert that returns a key of the server's, the count
+    of an `update()` that somebody looks at. Each statement has the result, and the error, that it has in `atomic()`.
+    An error is raised by whoever sends what waited, at the latest by the end of the block; a note names the statement.
+    An inner `atomic()` is sent when it ends, since its errors are its own. Statements run one by one, as in `atomic()`,
+    on other backends, with `server_side_binding` or a `prepare_threshold`, and if they are several in one text.
+
+    If the connection is lost before the end was answered, the outcome can be looked up only if the transaction's id
+    was; else it is `CommitOutcomeUnknown`. A unit that may run twice then goes again with `retry(idempotent=True)`.
+
+    Args:
+        using: the alias.
+        durable: as of `atomic()`.
+    """
+    return _Pipeline(using, durable)
+
+
+class _Pipeline(ContextDecorator):
+    def __init__(self, using: str, durable: bool) -> None:
+        self._using, self._durable = using, durable
+        self._entered: list[tuple[Atomic, Any]] = []
+
+    def _recreate_cm(self) -> _Pipeline:
+        return _Pipeline(self._using, self._durable)  # a decorated function may run in many threads at once
+
+    def __enter__(self) -> None:
+        wrapper: Any = connections[self._using]
+        atomic = Atomic(self._using, True, self._durable)
+        atomic.__enter__()
+        batching = getattr(wrapper.connection, "batching", None) if IS_SUPPORTED else None
+        block = batching() if batching is not None else None
+        if block is not None:
+            block.__enter__()
+        self._entered.append((atomic, block))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        atomic, block = self._entered.pop()
+        wrapper: Any = connections[self._using]
+        if block is None:
+            atomic.__exit__(kind, error, trace)
+            return
+        if error is None and not (wrapper.commit_on_exit and len(wrapper.atomic_blocks) == 1):
+            # Only COMMIT takes along what waits.
+            try:
+                with wrapper.wrap_database_errors:
+                    wrapper.connection.send_waiting()
+            except DatabaseError as failure:
+                block.__exit__(None, None, None)
+                atomic.__exit__(type(failure), failure, failure.__traceback__)
+                raise
+        block.__exit__(None, None, None)
+        atomic.__exit__(kind, error, trace)
