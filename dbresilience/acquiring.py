@@ -11,7 +11,7 @@ from . import signals
 from .admission import HANGING_SECONDS
 from .deadlines import Allowance, current_allowance
 from .lease import Holder, Lease
-from .liveness import is_alive, is_demoted
+from .liveness import LOOK_AFTER_SECONDS, is_alive, is_demoted
 from .signals import emit
 from .snapshot import out_of_time, too_many_waiting, unreachable
 
@@ -48,7 +48,11 @@ def acquire(pool: Pool, holder: Holder) -> Lease:
     if generation is not None and pool.admission.clear:
         # Nearly always there is a spare, and beside a spare nobody waits: nothing else has to be looked at.
         connection = generation.take_spare()
-        if connection is not None and not _is_fit(pool, connection, generation):
+        if (
+            connection is not None
+            and (started - connection.answered_at > LOOK_AFTER_SECONDS or connection.must_write or generation.condemned)
+            and not _is_fit(pool, connection, generation)
+        ):
             connection = None
     if connection is None or generation is None:
         try:

@@ -216,9 +216,12 @@ class BatchingMixin(_Connection):
             batch.close()
 
     def _start_query(self) -> Any:
+        if self.begins_with_statement or (self._autocommit and self.batch is None):
+            return ()
+        return self._start_query_after_batch()
+
+    def _start_query_after_batch(self) -> Generator[Any, Any, None]:
         # Whatever is no statement of a text cursor (COPY, a named cursor) goes after what waits.
-        if self.begins_with_statement:
-            return
         if self.batch is not None and self.batch.waiting:
             yield from self.batch.run()
         yield from super()._start_query()

@@ -50,6 +50,9 @@ class ResilientConnection(CommittingMixin, DeadlineMixin, BatchingMixin, psycopg
     """SQLSTATE of a FATAL message received, or None."""
 
     opened_at = 0.0
+    answered_at = 0.0
+    """When the server last answered somebody who has given it back, by `time.perf_counter`."""
+
     seen_at = 0.0
     """When psycopg's pool had it last, by `time.monotonic`."""
 

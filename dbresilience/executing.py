@@ -23,7 +23,7 @@ from .errors import (
     mark_never_sent,
     was_sent,
 )
-from .liveness import is_alive
+from .liveness import LOOK_AFTER_SECONDS, is_alive
 from .repeating import repeat
 from .session_state import Traits, traits_of
 from .units import note_stored
@@ -38,10 +38,6 @@ else:
 
 _IDLE = int(TransactionStatus.IDLE)
 _OK = int(ConnStatus.OK)
-LOOK_AFTER_SECONDS = 0.001
-"""How long after the server's last answer the socket is looked at before something is sent."""
-
-
 _INTERRUPTED_WRITE = (
     "The connection was lost before a write outside a transaction was answered. The change may or may not have been "
     "stored; look before you do it again. Within transaction.atomic() the outcome could be looked up."

@@ -33,6 +33,10 @@ _OK = int(ConnStatus.OK)
 _UNUSABLE = (int(TransactionStatus.UNKNOWN), int(TransactionStatus.ACTIVE))
 
 
+LOOK_AFTER_SECONDS = 0.001
+"""How long after the server's last answer the socket is looked at before something is sent."""
+
+
 def is_alive(connection: ResilientConnection) -> bool:
     """Return whether an idle connection can be used; costs no round trip.
 

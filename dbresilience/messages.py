@@ -49,7 +49,7 @@ class TextCursorMixin(LeasedCursorMixin):
         connection: Any = self._conn
         if (
             connection._pipeline is not None
-            or connection.prepare_threshold is not None
+            or connection._prepared.prepare_threshold is not None
             or self.format is not Format.TEXT
             or kwargs.get("binary")
         ):
@@ -63,14 +63,16 @@ class TextCursorMixin(LeasedCursorMixin):
                 return
             if batch.waiting:
                 yield from batch.run()
-        begins = asks = False
-        if not connection.autocommit:
-            begins = connection.begins_with_statement = pgconn.transaction_status == _IDLE
-            asks = self._asks_for_id(query)
-        try:
+        if connection.autocommit:
+            begins = asks = False
             yield from self._start_query(query)
-        finally:
-            connection.begins_with_statement = False
+        else:
+            begins, asks = pgconn.transaction_status == _IDLE, self._asks_for_id(query)
+            connection.begins_with_statement = begins
+            try:
+                yield from self._start_query(query)
+            finally:
+                connection.begins_with_statement = False
         self._query = sent = self._convert_query(query, params)
         text = sent.query + _AND_ID if asks else sent.query
         pgconn.send_query(connection._get_tx_start_command() + _AND + text if begins else text)
@@ -133,8 +135,15 @@ class TextCursorMixin(LeasedCursorMixin):
 
     def _fetch_pipeline(self) -> None:
         # Where psycopg asks for what its own pipelines have not fetched yet.
-        self._have_result()
-        super()._fetch_pipeline()
+        if self._waits:
+            self._have_result()
+        elif self._conn._pipeline is not None:
+            super()._fetch_pipeline()
+
+    def fetchmany(self, size: int = 0) -> list[Any]:
+        """Fetch as psycopg does."""
+        # Django always asks once more than there is.
+        return [] if 0 < self._rowcount <= self._pos else super().fetchmany(size)
 
     def nextset(self) -> bool | None:
         """Go on to the next result as psycopg does."""

@@ -108,7 +108,7 @@ class Pool:
         ) and not self._make_fit(lease):
             return
         if lease.last_error is None and lease.seen_at > lease.acquired_at:
-            self.answered_at = lease.seen_at
+            self.answered_at = connection.answered_at = lease.seen_at
             if not self.admission.clear:
                 self.admission.report_answer(lease.seen_at)
         if generation.condemned:
