@@ -77,7 +77,7 @@ class TextCursorMixin(LeasedCursorMixin):
         text = sent.query + _AND_ID if asks else sent.query
         pgconn.send_query(connection._get_tx_start_command() + _AND + text if begins else text)
         results = yield from execute(pgconn)
-        if begins:
+        if begins and results:
             if _must_go_alone(results, pgconn.transaction_status):
                 results = yield from self._execute_alone(text)
             elif len(results) > 1:

@@ -85,9 +85,10 @@ def test_nobody_sees_the_second_statement(one: DatabaseWrapper, proxy: Proxy) ->
         assert cursor.statusmessage == "INSERT 0 2"
         assert cursor.fetchall() == [(1,), (2,)]
         assert cursor.nextset() is None
-        assert len(list(cursor.cursor.results())) == 1
-        with pytest.raises(IndexError):
-            cursor.cursor.set_result(1)
+        if hasattr(cursor.cursor, "set_result"):  # psycopg 3.3
+            assert len(list(cursor.cursor.results())) == 1
+            with pytest.raises(IndexError):
+                cursor.cursor.set_result(1)
         assert one._lease is not None
         assert one._lease.transaction_id is not None
         cursor.execute("SELECT 1; SELECT 2")
