@@ -6,36 +6,39 @@ reach into its neighbour. After an error the server skips what follows (PostgreS
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
+from django.db.transaction import TransactionManagementError
 from psycopg.generators import fetch, fetch_many, send
 from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 
 from .errors import ROLLED_BACK, is_session_lost, mark
+from .session_state import traits_of
 from .transaction_ids import ID, read_id
 
 if TYPE_CHECKING:
     from .connection import ResilientConnection
     from .lease import Lease
     from .messages import TextCursorMixin
-
-    _Connection = psycopg.Connection[Any]
-else:
-    _Connection = object
+    from .slow_queries import Frame
 
 _IDLE = int(TransactionStatus.IDLE)
 _OK = int(ConnStatus.OK)
 _ANSWERED = (int(ExecStatus.TUPLES_OK), int(ExecStatus.COMMAND_OK), int(ExecStatus.EMPTY_QUERY))
+_FAILED = int(ExecStatus.FATAL_ERROR)
 _ID = ID.encode()
 _COMMIT = b"COMMIT"
 
 IS_SUPPORTED = psycopg.Pipeline.is_supported()
 """Whether libpq has a pipeline mode (14 and later)."""
+
+
+MOST_WAITING = 1000
+"""So many are sent without being asked for: a loop over a million rows must not fill the memory."""
 
 
 class Waiting(NamedTuple):
@@ -45,6 +48,8 @@ class Waiting(NamedTuple):
     query: str
     params: Any
     text: bytes
+    frames: tuple[Frame, ...]
+    """From where it was executed, if slow ones are logged."""
 
 
 class NotSentYet(BaseException):
@@ -56,21 +61,28 @@ class Batch:
 
     Args:
         connection: where they will go.
+        wrapper: Django's, whose transaction it is.
 
     Attributes:
         waiting: what waits, in order.
+        failed: the statement that failed, if one has.
+        failure: its error, for the end of the block, until it is undone or was raised by whoever asked for its result.
         is_collecting: whether to ask for a result ends the function that asks, instead of sending what waits.
         answered: a statement and its result, for the function that executes it anew.
         is_open: whether more may come; one that is closed ends with what waits.
     """
 
-    def __init__(self, connection: ResilientConnection) -> None:
-        self._connection = connection
+    def __init__(self, connection: ResilientConnection, wrapper: Any) -> None:
+        self.connection = connection
+        self.wrapper = wrapper
         self.waiting: list[Waiting] = []
+        self.failed: Waiting | None = None
+        self.failure: psycopg.Error | None = None
         self.is_open = True
         self.is_collecting = False
         self.answered: tuple[Waiting, PGresult] | None = None
         self._changes_rows = False
+        self._slow: list[tuple[Waiting, float, float]] = []
 
     def add(self, statement: Waiting, *, changes_rows: bool) -> None:
         """Let a statement wait."""
@@ -93,8 +105,14 @@ class Batch:
         self._end_if_closed()
 
     def _end_if_closed(self) -> None:
-        if not self.is_open and not self.waiting:
-            self._connection.batch = None
+        # It may be somebody else's connection by now.
+        if not self.is_open and not self.waiting and self.connection.batch is self:
+            self.connection.batch = None
+
+    def move_to(self, connection: ResilientConnection) -> None:
+        """Go on with another connection; only while nothing waits."""
+        self.connection.batch, self.connection = None, connection
+        connection.batch = self
 
     def run(self, *, commit: bool = False) -> Generator[Any, Any, None]:
         """Send what waits, and give each cursor its result.
@@ -105,7 +123,7 @@ class Batch:
         Raises:
             psycopg.Error: that of the first statement that failed; those behind it have not been executed.
         """
-        connection: Any = self._connection
+        connection: Any = self.connection
         pgconn, lease = connection.pgconn, connection.lease
         waiting, self.waiting = self.waiting, []
         texts = [statement.text for statement in waiting]
@@ -120,8 +138,16 @@ class Batch:
             texts.append(_COMMIT)
         answers: list[PGresult] = []
         durations: list[float] = []
+        for statement in waiting:
+            statement.cursor.note_sending()
         try:
             yield from _exchange(pgconn, texts, answers, durations)
+        except psycopg.Error as error:
+            # With all answers, or the one that says why there are no more, it is known what has happened.
+            if len(answers) < len(texts) and all(answer.status != _FAILED for answer in answers):
+                for statement in waiting:
+                    statement.cursor.note_error(error, statement.query)
+                raise
         finally:
             # Also after a loss: who has the id can ask what became of it.
             if asks and len(answers) > len(texts) - 1 - commit:
@@ -133,14 +159,56 @@ class Batch:
             raise psycopg.errors.error_from_result(answers[0], encoding=pgconn._encoding)
         for statement, result, seconds in zip(waiting, answers[begins:], durations[begins:], strict=False):
             try:
-                statement.cursor.receive(statement, result, seconds)
+                statement.cursor.receive(result)
             except psycopg.Error as error:
-                error.add_note(f"It was raised by a statement that had waited: {_shortened(statement.query)}")
+                statement.cursor.note_error(error, statement.query)
+                self._note_failure(statement, error)
                 if commit and error.sqlstate is not None and is_session_lost(error):
                     mark(error, ROLLED_BACK)  # the server said so in its place, so it never came to COMMIT
                 raise
-        if commit and answers[-1].status not in _ANSWERED:
+            finally:
+                self._note_duration(statement, seconds, lease)
+        if answers and answers[-1].status not in _ANSWERED:
             raise psycopg.errors.error_from_result(answers[-1], encoding=pgconn._encoding)
+
+        for statement in waiting:
+            statement.cursor.note_stored(traits_of(statement.query, connection))
+
+    def _note_failure(self, statement: Waiting, error: psycopg.Error) -> None:
+        error.add_note(f"It was raised by a statement that had waited: {_shortened(statement.query)}")
+        self.failed = statement
+        if self.failure is None:
+            self.failure = error
+        if self.wrapper.in_atomic_block:
+            # As Django does with an error of save(): whoever catches it cannot go on as if the statement had been done.
+            self.wrapper.needs_rollback, self.wrapper.rollback_exc = True, error
+
+    def is_told_by(self, error: BaseException | None) -> bool:
+        """Whether `error` is the failure, or was raised because of it; Django's refusal to go on tells of nothing."""
+        seen: list[BaseException] = []
+        while error is not None and error not in seen and not isinstance(error, TransactionManagementError):
+            if error is self.failure:
+                return True
+            seen.append(error)
+            error = error.__cause__ or error.__context__
+        return False
+
+    def _note_duration(self, statement: Waiting, seconds: float, lease: Lease | None) -> None:
+        wait_seconds = 0.0
+        if lease is not None:
+            lease.seen_at = perf_counter()
+            wait_seconds, lease.wait_seconds = lease.wait_seconds, 0.0
+        log = self.connection.slow_query_log
+        if log is not None and seconds >= log.threshold_seconds:
+            self._slow.append((statement, seconds, wait_seconds))
+
+    def report_slow(self) -> None:
+        """Log what took long; not before the connection is free again, since who hears of it may query."""
+        slow, self._slow = self._slow, []
+        log = self.connection.slow_query_log
+        for statement, seconds, wait_seconds in slow:
+            if log is not None:
+                log.report(statement.cursor, statement.query, statement.params, seconds, wait_seconds, statement.frames)
 
 
 def _exchange(
@@ -173,67 +241,3 @@ def _asks_for_id(connection: ResilientConnection, lease: Lease | None) -> bool:
 def _shortened(query: str) -> str:
     text = " ".join(query.split())
     return text if len(text) <= 120 else text[:117] + "..."
-
-
-class BatchingMixin(_Connection):
-    """A connection whose statements may wait in a batch."""
-
-    batch: Batch | None = None
-
-    begins_with_statement = False
-    """Whether the statement that is about to be sent, or to wait, brings BEGIN along (see `messages`)."""
-
-    lease: Lease | None = None
-
-    def send_waiting(self) -> None:
-        """Send what waits in the batch, if anything does.
-
-        Raises:
-            psycopg.Error: that of the first statement that failed.
-        """
-        batch = self.batch
-        if batch is None or not batch.waiting:
-            return
-        try:
-            with self.lock:
-                self.wait(batch.run())
-        except psycopg.Error as error:
-            if self.lease is not None:
-                self.lease.last_error = error
-            raise
-
-    @contextmanager
-    def batching(self) -> Iterator[Batch]:
-        """Let statements wait within the block; what waits at its end is left to whoever ends the transaction."""
-        if self.batch is not None and self.batch.is_open:
-            yield self.batch
-            return
-        self.send_waiting()
-        batch = self.batch = Batch(self)  # type: ignore[arg-type]  # a mixin of that class
-        try:
-            yield batch
-        finally:
-            batch.close()
-
-    def _start_query(self) -> Any:
-        if self.begins_with_statement or (self._autocommit and self.batch is None):
-            return ()
-        return self._start_query_after_batch()
-
-    def _start_query_after_batch(self) -> Generator[Any, Any, None]:
-        # Whatever is no statement of a text cursor (COPY, a named cursor) goes after what waits.
-        if self.batch is not None and self.batch.waiting:
-            yield from self.batch.run()
-        yield from super()._start_query()
-
-    def _commit_gen(self) -> Any:
-        batch = self.batch
-        if batch is not None and batch.waiting:
-            yield from batch.run(commit=True)
-        else:
-            yield from super()._commit_gen()
-
-    def _rollback_gen(self) -> Any:
-        if self.batch is not None:
-            self.batch.drop()
-        yield from super()._rollback_gen()

@@ -11,7 +11,7 @@ import psycopg
 from psycopg.pq import ConnStatus
 
 from .addresses import without_addresses
-from .batches import BatchingMixin
+from .batching import BatchingMixin
 from .committing import CommittingMixin
 from .conf import WRITERS
 from .credentials import PasswordSource, connect_with

@@ -35,6 +35,9 @@ class DeferredCount:
     def __repr__(self) -> str:
         return repr(int(self))
 
+    def __reduce__(self) -> tuple[type[int], tuple[int]]:
+        return int, (int(self),)  # what is pickled or copied is the number
+
 
 def _of_int(name: str) -> Callable[..., Any]:
     method = getattr(int, name)
@@ -45,12 +48,13 @@ def _of_int(name: str) -> Callable[..., Any]:
     return apply
 
 
-_COMPARISONS = ["__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__"]
-_ARITHMETIC = ["add", "sub", "mul", "floordiv", "truediv", "mod", "divmod", "pow", "and", "or"]
-_OTHERS = ["__neg__", "__pos__", "__abs__", "__float__", "__round__", "__format__", "__str__"]
+_COMPARISONS = ["eq", "ne", "lt", "le", "gt", "ge"]
+_ARITHMETIC = ["add", "sub", "mul", "floordiv", "truediv", "mod", "divmod", "pow"]
+_BITS = ["and", "or", "xor", "lshift", "rshift"]
+_OTHERS = ["neg", "pos", "abs", "invert", "float", "round", "trunc", "floor", "ceil", "format", "str"]
 
-for _name in [*_COMPARISONS, *_OTHERS, *(f"__{side}{each}__" for each in _ARITHMETIC for side in ("", "r"))]:
-    setattr(DeferredCount, _name, _of_int(_name))
+for _name in [*_COMPARISONS, *_OTHERS, *_ARITHMETIC, *_BITS, *(f"r{each}" for each in _ARITHMETIC + _BITS)]:
+    setattr(DeferredCount, f"__{_name}__", _of_int(f"__{_name}__"))
 
 
 @cache
@@ -68,8 +72,8 @@ def compilers_counting_later(module: str) -> ModuleType:
             cursor = super(given.SQLUpdateCompiler, self).execute_sql(CURSOR)
             if cursor is None:
                 return 0
-            cursor.close()
-            return DeferredCount(cursor.cursor, self.connection)
+            with cursor:
+                return DeferredCount(cursor.cursor, self.connection) if cursor.cursor.waits else cursor.rowcount
 
     compilers.SQLUpdateCompiler = SQLUpdateCompiler  # type: ignore[attr-defined]  # a module of our making
     return compilers

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.pq import ConnStatus, TransactionStatus
 
+from . import units
 from .errors import (
     OUTCOME_LOST,
     RAISED_BY_CLIENT,
@@ -25,8 +26,7 @@ from .errors import (
 )
 from .liveness import LOOK_AFTER_SECONDS, is_alive
 from .repeating import repeat
-from .session_state import Traits, traits_of
-from .units import note_stored
+from .session_state import Traits, may_wait, traits_of
 
 if TYPE_CHECKING:
     from .lease import Lease
@@ -51,7 +51,7 @@ class LeasedCursorMixin(_Cursor):
     _counts = False
     """Whether the lease waits for this cursor to be closed."""
 
-    _waits = False
+    waits = False
     """Whether its statement is in a batch and not sent yet (see `messages`)."""
 
     can_move = True
@@ -73,51 +73,56 @@ class LeasedCursorMixin(_Cursor):
         Raises:
             CommitOutcomeUnknown: a write outside a transaction was sent and not answered.
         """
+        if self.waits or getattr(self._conn, "batch", None) is not None:
+            self._send_waiting(unless_joined_by=query)
         started = perf_counter()
         traits = self._begin(query, started)
         try:
             super().execute(query, params, **kwargs)
         except psycopg.Error as error:
-            self._note(error, query)
+            self.note_error(error, query)
             self._failed(error, traits)
             if not repeat(self, super().execute, query, params, kwargs, error=error, started=started):
                 raise
         finally:
-            if not self._waits:
+            if not self.waits:
                 self._ran(query, params, started)
-        if traits is not None:
-            self._stored(traits)
+        if traits is not None and not self.waits:
+            self.note_stored(traits)
         return self
 
     def executemany(self, query: Any, params_seq: Any, **kwargs: Any) -> Any:
         """Execute as psycopg does; the whole batch is one entry of the slow-query log."""
+        self._send_waiting()
         started = perf_counter()
         traits = self._begin(query, started)
         try:
             super().executemany(query, params_seq, **kwargs)
         except psycopg.Error as error:
-            self._note(error, query)
+            self.note_error(error, query)
             if was_sent(error):
-                self._stored(traits)
+                self.note_stored(traits)
             raise
         finally:
             self._ran(query, None, started)
-        self._stored(traits)
+        self.note_stored(traits)
 
     @contextmanager
     def copy(self, statement: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
         """Copy as psycopg does."""
+        self._send_waiting()
         traits = self._begin(statement, perf_counter())
         with self._noting(statement), super().copy(statement, *args, **kwargs) as copy:
             yield copy
-        self._stored(traits)
+        self.note_stored(traits)
 
     def stream(self, query: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
         """Stream as psycopg does."""
+        self._send_waiting()
         traits = self._begin(query, perf_counter())
         with self._noting(query):
             yield from super().stream(query, *args, **kwargs)
-        self._stored(traits)
+        self.note_stored(traits)
 
     @property
     def lease(self) -> Lease | None:
@@ -168,6 +173,13 @@ class LeasedCursorMixin(_Cursor):
         if self._log is not None and ended - started >= self._log.threshold_seconds:
             self._log.report(self, query, params, ended - started, wait_seconds)
 
+    def _send_waiting(self, *, unless_joined_by: Any = None) -> None:
+        """Send what waits before a statement that does not wait itself; its time is not that statement's."""
+        self.waits = False
+        batch = getattr(self._conn, "batch", None)
+        if batch is not None and batch.waiting and not (batch.is_open and may_wait(unless_joined_by)):
+            batch.connection.send_waiting()
+
     def _begin(self, query: Any, now: float) -> Traits | None:
         lease = self._lease
         if lease is not None:
@@ -177,8 +189,7 @@ class LeasedCursorMixin(_Cursor):
                 lease = self._on_living_connection(lease)
             lease.last_query = query
         connection: Any = self.connection
-        # Looked at before, since afterwards psycopg has one text for both.
-        self._could_send = connection.pgconn.status == _OK
+        self.note_sending()
         traits = traits_of(query, connection)
         if traits is not None:
             if traits.writes and not (connection.autocommit and connection.pgconn.transaction_status == _IDLE):
@@ -212,13 +223,14 @@ class LeasedCursorMixin(_Cursor):
         if not counted:
             self.leave_lease()
 
-    def _stored(self, traits: Traits | None) -> None:
+    def note_stored(self, traits: Traits | None) -> None:
+        """Remember what is stored for good, since it was no part of a transaction."""
         if traits is not None and traits.writes and self.connection.autocommit:
-            note_stored()
+            units.note_stored()
 
     def _failed(self, error: psycopg.Error, traits: Traits | None) -> None:
         if traits is not None and traits.stores_in_parts and was_sent(error):
-            self._stored(traits)
+            self.note_stored(traits)
 
     def _check_lease(self) -> None:
         if self._lease is not None and self._lease.holder is None:
@@ -229,10 +241,14 @@ class LeasedCursorMixin(_Cursor):
         try:
             yield
         except psycopg.Error as error:
-            self._note(error, query)
+            self.note_error(error, query)
             raise
 
-    def _note(self, error: psycopg.Error, query: Any) -> None:
+    def note_sending(self) -> None:
+        """Look at the connection before something is sent, since afterwards psycopg has one text for both."""
+        self._could_send = self.connection.pgconn.status == _OK
+
+    def note_error(self, error: psycopg.Error, query: Any) -> None:
         """Remember the error for the end of the lease, with what only the connection knows."""
         connection = self.connection
         if not self._could_send:

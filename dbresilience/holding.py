@@ -148,9 +148,16 @@ class HoldingMixin(ConnectingMixin):
             and lease is cursor.lease
             and cursor.can_move
             and lease.cursors == int(cursor.counts)
-            and not (lease.needs_reset or lease.kept or lease.is_by_hand or self._pins or self._busy)
+            and not (self.is_bound or self._busy)
+            and not (lease.connection.batch is not None and lease.connection.batch.waiting)
             and self.settings_dict["AUTOCOMMIT"]
         )
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether something was left on the connection's session, or a `pinned()` block keeps it."""
+        lease = self._lease
+        return self._pins > 0 or (lease is not None and (lease.needs_reset or lease.kept or lease.is_by_hand))
 
     def exchange_connection(self, cursor: LeasedCursorMixin) -> None:
         """Bury the connection and take another for `cursor`. Only if `can_exchange`.
@@ -164,6 +171,7 @@ class HoldingMixin(ConnectingMixin):
         try:
             lease.cursors = 0
             lease.discard = True
+            batch = lease.connection.batch
             # First, since two would need room for two.
             self._give_back()
             try:
@@ -177,6 +185,8 @@ class HoldingMixin(ConnectingMixin):
                     self.closed_in_transaction = self.needs_rollback = True
                 raise
             taken.opened_by = lease.opened_by
+            if batch is not None:
+                batch.move_to(taken.connection)
             cursor.move_to(taken.connection)
             self.prepare_loaders(cursor)
         finally:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import nullcontext
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -18,9 +17,10 @@ from psycopg.generators import execute
 from psycopg.pq import DiagnosticField, ExecStatus, Format, TransactionStatus
 from psycopg.pq.abc import PGresult
 
-from .batches import Batch, NotSentYet, Waiting
+from .batches import MOST_WAITING, Batch, NotSentYet, Waiting
 from .executing import LeasedCursorMixin
-from .session_state import is_several, traits_of
+from .session_state import may_wait, traits_of
+from .slow_queries import frames_around
 from .transaction_ids import ID, read_id
 
 if TYPE_CHECKING:
@@ -57,12 +57,9 @@ class TextCursorMixin(LeasedCursorMixin):
             return
         pgconn = self._pgconn
         batch = connection.batch
-        if batch is not None:
-            if batch.is_open and _may_wait(query):
-                yield from self._wait_in(batch, query, params)
-                return
-            if batch.waiting:
-                yield from batch.run()
+        if batch is not None and batch.is_open and may_wait(query):
+            yield from self._wait_in(batch, query, params)
+            return
         if connection.autocommit:
             begins = asks = False
             yield from self._start_query(query)
@@ -106,36 +103,39 @@ class TextCursorMixin(LeasedCursorMixin):
             return
         self._query = sent = self._convert_query(query, params)
         traits = traits_of(query, connection)
-        batch.add(Waiting(self, query, params, sent.query), changes_rows=traits is not None and traits.changes_rows)
-        self._waits = True
+        frames = frames_around() if self._log is not None else ()
+        statement = Waiting(self, query, params, sent.query, frames)
+        batch.add(statement, changes_rows=traits is not None and traits.changes_rows)
+        self.waits = True
+        if len(batch.waiting) >= MOST_WAITING and not batch.is_collecting:
+            yield from batch.run()
 
-    def receive(self, statement: Waiting, result: PGresult, seconds: float) -> None:
+    def receive(self, result: PGresult) -> None:
         """Take the result of a statement that waited.
 
         Raises:
             psycopg.Error: it failed.
         """
-        self._waits = False
         self._check_results([result])
+        self.waits = False
         self._set_results([result])
-        if self._lease is not None:
-            self._lease.seen_at = perf_counter()
-        if self._log is not None and seconds >= self._log.threshold_seconds:
-            self._log.report(self, statement.query, statement.params, seconds, 0.0)
 
     def _have_result(self) -> None:
-        if not self._waits:
+        if not self.waits:
             return
         batch = self._conn.batch
-        if batch is None:
-            raise psycopg.InterfaceError("The statement was never sent, since its transaction was rolled back.")
-        if batch.is_collecting:
-            raise NotSentYet
-        self._conn.send_waiting()
+        if batch is not None:
+            if batch.is_collecting:
+                raise NotSentYet
+            self._conn.send_waiting(asking=self)
+        if self.waits:
+            raise psycopg.InterfaceError(
+                "The statement was not executed: one before it failed, or what it was part of was undone before."
+            )
 
     def _fetch_pipeline(self) -> None:
         # Where psycopg asks for what its own pipelines have not fetched yet.
-        if self._waits:
+        if self.waits:
             self._have_result()
         elif self._conn._pipeline is not None:
             super()._fetch_pipeline()
@@ -171,9 +171,9 @@ class TextCursorMixin(LeasedCursorMixin):
         return super().statusmessage
 
     def _have_result_as_django(self) -> None:
-        if self._waits:
-            holder: Any = self._lease.holder if self._lease is not None else None
-            with nullcontext() if holder is None else holder.wrap_database_errors:
+        if self.waits:
+            batch = self._conn.batch
+            with nullcontext() if batch is None else batch.wrapper.wrap_database_errors:
                 self._have_result()
 
     def _execute_alone(self, text: bytes) -> Generator[Any, Any, list[PGresult]]:
@@ -197,14 +197,6 @@ class TextCursorMixin(LeasedCursorMixin):
             return False
         traits = traits_of(query, self.connection)
         return traits is not None and traits.changes_rows
-
-
-def _may_wait(query: Any) -> bool:
-    """Whether a statement may go with others: it is one, and neither ends a transaction nor copies."""
-    if not isinstance(query, str) or is_several(query) or query.lstrip()[:4].upper() == "COPY":
-        return False
-    traits = traits_of(query, None)
-    return traits is None or not traits.is_by_hand
 
 
 def _must_go_alone(results: list[PGresult], status: int) -> bool:

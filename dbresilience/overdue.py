@@ -18,6 +18,7 @@ from .deadlines import Allowance, current_allowance, deadline
 from .errors import StatementOverdue
 
 if TYPE_CHECKING:
+    from .batches import Batch
     from .connection import ResilientConnection
     from .lease import Lease
     from .observer import ConnectionObserver
@@ -81,6 +82,7 @@ class DeadlineMixin(_Connection):
     connect_seconds = 0.0
     """How long connecting took, or the quickest of its pool: a measure of how far away the server is."""
 
+    batch: Batch | None = None
     lease: Lease | None = None
     observer: ConnectionObserver | None = None
     end_reason: str
@@ -199,8 +201,12 @@ class DeadlineMixin(_Connection):
             super().wait(self._set_autocommit_gen(value))
 
     def commit(self) -> None:
-        """Commit as psycopg does; once begun it has a second, since a COMMIT that is cut off leaves a doubt."""
-        with self.time_to_clean_up(even_if_over=False):
+        """Commit as psycopg does; once begun it has a second, since a COMMIT that is cut off leaves a doubt.
+
+        Statements that wait for it have what is left.
+        """
+        waits = self.batch is not None and self.batch.waiting
+        with _NOTHING_TO_ADD if waits else self.time_to_clean_up(even_if_over=False):
             super().commit()
 
     def rollback(self) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import ContextDecorator
+from contextlib import ContextDecorator, ExitStack
 from types import TracebackType
 from typing import Any
 
-from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
+from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.transaction import Atomic
 
-from .batches import IS_SUPPORTED
+from .batches import IS_SUPPORTED, Batch
 
 
 def pipeline(using: str = DEFAULT_DB_ALIAS, *, durable: bool = False) -> ContextDecorator:
@@ -34,37 +34,46 @@ def pipeline(using: str = DEFAULT_DB_ALIAS, *, durable: bool = False) -> Context
 class _Pipeline(ContextDecorator):
     def __init__(self, using: str, durable: bool) -> None:
         self._using, self._durable = using, durable
-        self._entered: list[tuple[Atomic, Any]] = []
+        self._entered: list[tuple[Atomic, ExitStack, Batch | None]] = []
 
     def _recreate_cm(self) -> _Pipeline:
         return _Pipeline(self._using, self._durable)  # a decorated function may run in many threads at once
 
     def __enter__(self) -> None:
-        wrapper: Any = connections[self._using]
-        atomic = Atomic(self._using, True, self._durable)
+        atomic, block = Atomic(self._using, True, self._durable), ExitStack()
         atomic.__enter__()
+        wrapper: Any = connections[self._using]
         batching = getattr(wrapper.connection, "batching", None) if IS_SUPPORTED else None
-        block = batching() if batching is not None else None
-        if block is not None:
-            block.__enter__()
-        self._entered.append((atomic, block))
+        batch = None if batching is None else block.enter_context(batching(wrapper))
+        self._entered.append((atomic, block, batch))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        atomic, block = self._entered.pop()
-        wrapper: Any = connections[self._using]
-        if block is None:
-            atomic.__exit__(kind, error, trace)
-            return
-        if error is None and not (wrapper.commit_on_exit and len(wrapper.atomic_blocks) == 1):
-            # Only COMMIT takes along what waits.
+        atomic, block, batch = self._entered.pop()
+        try:
             try:
-                with wrapper.wrap_database_errors:
-                    wrapper.connection.send_waiting()
-            except DatabaseError as failure:
-                block.__exit__(None, None, None)
+                with block:
+                    if batch is not None:
+                        _finish(connections[self._using], batch, error)
+            except BaseException as failure:
                 atomic.__exit__(type(failure), failure, failure.__traceback__)
                 raise
-        block.__exit__(None, None, None)
-        atomic.__exit__(kind, error, trace)
+            atomic.__exit__(kind, error, trace)
+        finally:
+            if batch is not None:
+                batch.report_slow()
+
+
+def _finish(wrapper: Any, batch: Batch, error: BaseException | None) -> None:
+    """Let no error of what waited pass unseen.
+
+    Raises:
+        DatabaseError: a statement failed, and whoever was told had asked for something else and went on.
+    """
+    ends_in_statement = all(wrapper.savepoint_ids[-1:]) and not wrapper.needs_rollback
+    if error is None and not ends_in_statement:
+        wrapper.send_waiting()  # else COMMIT or RELEASE takes it along
+    if batch.failure is not None and not batch.is_told_by(error):
+        with wrapper.wrap_database_errors:
+            raise batch.failure

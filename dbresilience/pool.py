@@ -91,7 +91,7 @@ class Pool:
         if self.leases.pop(lease, None) is None:
             return
         connection = lease.connection
-        connection.lease = None
+        connection.lease = connection.batch = None  # what still waits belongs to a transaction that is over
         lease.holder = None
         generation = lease.generation
         if signals.connection_released.receivers:

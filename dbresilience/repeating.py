@@ -73,7 +73,7 @@ def repeat(
         try:
             execute(query, params, **kwargs)
         except psycopg.Error as again:
-            cursor._note(again, query)
+            cursor.note_error(again, query)
             error = again
         else:
             return True

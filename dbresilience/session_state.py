@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
@@ -65,6 +66,7 @@ _BY_HAND = re.compile(
     r"(?:BEGIN|START|COMMIT|END|ABORT|PREPARE\s+TRANSACTION|ROLLBACK(?!\s+(?:WORK\s+|TRANSACTION\s+)?TO\b))\b",
     re.IGNORECASE | re.DOTALL,
 )
+_GOES_ALONE = re.compile(rf"{_PERHAPS_BEFORE}COPY\b|.*\$\d", re.IGNORECASE | re.DOTALL)
 
 _MOST_KNOWN = 1000  # texts; an ORM makes the same few again and again
 
@@ -135,6 +137,20 @@ def _only_reads(text: str) -> bool:
 def is_several(text: str) -> bool:
     """Whether `text` may hold several statements; a semicolon within a literal counts, which is harmless."""
     return ";" in text.rstrip().rstrip(";")
+
+
+@lru_cache(_MOST_KNOWN)
+def _may_wait(text: str) -> bool:
+    traits = traits_of(text, None)
+    return not is_several(text) and _GOES_ALONE.match(text) is None and (traits is None or not traits.is_by_hand)
+
+
+def may_wait(query: Any) -> bool:
+    """Whether a statement may go with others: it is one, and neither ends a transaction nor copies.
+
+    The extended protocol, in which they go, takes `$1` for a parameter that is missing.
+    """
+    return isinstance(query, str) and _may_wait(query)
 
 
 def clean_session(connection: ResilientConnection, configure: Callable[[ResilientConnection], None]) -> None:

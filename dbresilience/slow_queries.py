@@ -10,9 +10,10 @@ import logging
 import os
 import sys
 import sysconfig
+from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
 import django
@@ -22,6 +23,9 @@ from psycopg import sql
 from .signals import emit, slow_query
 
 logger = logging.getLogger(__name__)
+
+Frame = tuple[CodeType, int]
+"""A function that was running, and the line."""
 
 
 class RequestContext(NamedTuple):
@@ -78,14 +82,39 @@ class SlowQueryLog:
     threshold_seconds: float
     show_parameters: bool
 
-    def report(self, cursor: Any, query: Any, params: Any, duration_seconds: float, wait_seconds: float) -> None:
-        """Send `slow_query` for one finished statement. Never raises: the statement is done."""
+    def report(
+        self,
+        cursor: Any,
+        query: Any,
+        params: Any,
+        duration_seconds: float,
+        wait_seconds: float,
+        frames: Iterable[Frame] | None = None,
+    ) -> None:
+        """Send `slow_query` for one finished statement. Never raises: the statement is done.
+
+        Args:
+            cursor: what it was executed on.
+            query: its text.
+            params: its values.
+            duration_seconds: how long it took.
+            wait_seconds: how long it waited for its connection.
+            frames: where it was executed, if not here.
+        """
         try:
-            self._report(cursor, query, params, duration_seconds, wait_seconds)
+            self._report(cursor, query, params, duration_seconds, wait_seconds, frames)
         except Exception:
             logger.exception("A slow query could not be reported")
 
-    def _report(self, cursor: Any, query: Any, params: Any, duration_seconds: float, wait_seconds: float) -> None:
+    def _report(
+        self,
+        cursor: Any,
+        query: Any,
+        params: Any,
+        duration_seconds: float,
+        wait_seconds: float,
+        frames: Iterable[Frame] | None,
+    ) -> None:
         request = current_request.get()
         emit(
             slow_query,
@@ -97,29 +126,45 @@ class SlowQueryLog:
                 duration_seconds=duration_seconds,
                 wait_seconds=wait_seconds,
                 rows=cursor.rowcount,
-                call_site=call_site(),
+                call_site=call_site(frames),
                 method=request.method if request else None,
                 path=request.path if request else None,
             ),
         )
 
 
-def call_site() -> str:
-    """Return ``file:line in function`` of the nearest frame that belongs to the application."""
-    frame: FrameType | None = sys._getframe(1)
-    library: FrameType | None = None
-    while frame is not None:
-        filename = frame.f_code.co_filename
+def call_site(frames: Iterable[Frame] | None = None) -> str:
+    """Return ``file:line in function`` of the nearest frame that belongs to the application.
+
+    Args:
+        frames: what was running, if not what runs now.
+    """
+    library: Frame | None = None
+    for frame in _running() if frames is None else frames:
+        filename = frame[0].co_filename
         if not _is_skipped(filename):
-            break
+            return _site(frame)
         # Without a line of the application, that of a package it uses tells more than the thread's first.
         if library is None and not filename.startswith((*_NEVER, _STANDARD_LIBRARY, "<")):
             library = frame
+    return _site(library) if library is not None else "no code of the application"
+
+
+def frames_around() -> tuple[Frame, ...]:
+    """Remember what runs now, for `call_site`: cheap, since most statements are quick and never asked for theirs."""
+    return tuple(_running())
+
+
+def _running() -> Iterator[Frame]:
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        yield frame.f_code, frame.f_lineno
         frame = frame.f_back
-    found = frame or library
-    if found is None:
-        return "no code of the application"
-    return f"{_short(found.f_code.co_filename)}:{found.f_lineno} in {found.f_code.co_name}"
+
+
+def _site(frame: Frame) -> str:
+    code, line = frame
+    return f"{_short(code.co_filename)}:{line} in {code.co_name}"
 
 
 def _is_skipped(filename: str) -> bool:

@@ -10,12 +10,13 @@ connection; afterwards `connection.connection` is None, as after `close()`.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
-from .batches import Batch
+from .batches import Batch, NotSentYet
 from .counts import compilers_counting_later
 from .identity import database_of
 from .opening import OpeningMixin
@@ -83,6 +84,7 @@ class ResilienceMixin(OpeningMixin):
                 super().set_autocommit(autocommit, *args, **kwargs)
                 self.release_if_unneeded()
             return
+        self._end_collecting()
         self._busy += 1  # a cursor that the garbage collector closes must not end the lease just now
         try:
             super().set_autocommit(autocommit, *args, **kwargs)
@@ -132,7 +134,7 @@ class ResilienceMixin(OpeningMixin):
         self._busy += 1
         try:
             self._connect_if_needed()
-            with self.connection.batching() as batch:
+            with self.connection.batching(self) as batch:
                 yield batch
         finally:
             self._busy -= 1
@@ -140,25 +142,48 @@ class ResilienceMixin(OpeningMixin):
 
     # Without time of their own, a savepoint that ran out of it would spoil the transaction around it.
 
+    def _savepoint(self, sid: str) -> None:
+        self._end_collecting()
+        super()._savepoint(sid)  # type: ignore[misc]  # not in the stubs
+
+    def _end_collecting(self) -> None:
+        if self._batch is not None and self._batch.is_collecting:
+            raise NotSentYet  # what begins a transaction is more than a statement
+
     def _savepoint_rollback(self, sid: str) -> None:
         batch = self._batch
         if batch is not None:
             batch.drop(back_to=self.ops.savepoint_create_sql(sid))
         with self._time_to_clean_up():
             super()._savepoint_rollback(sid)  # type: ignore[misc]  # not in the stubs
-            self._send_waiting()
+            self.send_waiting()
+        if batch is not None and batch.is_told_by(sys.exc_info()[1]):
+            batch.failure = None  # it is undone, and whoever is around this block hears of it
+
+    def set_rollback(self, rollback: bool) -> None:
+        """Set whether to roll back; who says that there is no need to has dealt with what had failed."""
+        super().set_rollback(rollback)
+        if not rollback and self._batch is not None:
+            self._batch.failure = None
 
     def _savepoint_commit(self, sid: str) -> None:
         # Django releases a savepoint also after it has rolled back to it.
+        is_empty = self._batch is None or not self._batch.waiting
         with self._time_to_clean_up():
-            super()._savepoint_commit(sid)  # type: ignore[misc]  # not in the stubs
-            self._send_waiting()  # the errors of what is within are its own
+            try:
+                super()._savepoint_commit(sid)  # type: ignore[misc]  # not in the stubs
+                if not is_empty:
+                    self.send_waiting()  # the errors of what is within are its own
+            except BaseException:
+                self.needs_rollback = False  # Django goes back to the savepoint now
+                raise
 
     @property
     def _batch(self) -> Batch | None:
         return getattr(self.connection, "batch", None)
 
-    def _send_waiting(self) -> None:
+    def send_waiting(self) -> None:
+        """Send what waits in the batch, if anything does."""
         if self._batch is not None:
             with self.wrap_database_errors:
                 self.connection.send_waiting()
