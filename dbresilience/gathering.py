@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -62,42 +63,76 @@ class _Trip:
     def __init__(self, reads: Sequence[Read], wrappers: list[Any], using: str) -> None:
         self._reads = reads
         self._wrappers = wrappers
-        self._using = using
-        self._is_free = not any(wrapper.in_atomic_block or not wrapper.get_autocommit() for wrapper in wrappers)
-        self._statements: list[Waiting] = []
+        self._using: Any = connections[using]
+        # Whether all may be asked again when they were lost.
+        self._is_free = not any(
+            wrapper.in_atomic_block or not wrapper.get_autocommit() or wrapper.is_bound for wrapper in wrappers
+        )
+        self._statements: dict[int, tuple[int, Waiting]] = {}
+        """What was let wait, and the number of its read."""
 
     def make(self) -> list[Any]:
         with ExitStack() as stack:
+            batches = [stack.enter_context(wrapper.batching()) for wrapper in self._wrappers]
+            stack.callback(self._end, batches)
+            finishing = []
+            for number, read in enumerate(self._reads, 1):
+                with self._telling(number):
+                    finishing.append(self._prepare(number, read))
+            for wrapper, batch in zip(self._wrappers, batches, strict=True):
+                self._send(wrapper, batch)
+            self._is_free = False  # from here on each goes again by itself, if at all
+            results = []
+            for number, finish in enumerate(finishing, 1):
+                with self._telling(number):
+                    results.append(finish())
             for wrapper in self._wrappers:
-                batch = stack.enter_context(wrapper.batching())
-                stack.callback(self._end, batch, len(batch.waiting))
-            prepared = [self._told(number, self._prepare, read) for number, read in enumerate(self._reads, 1)]
-            for wrapper in self._wrappers:
-                self._statements += wrapper.connection.batch.waiting
-                with wrapper.wrap_database_errors:
-                    wrapper.connection.send_waiting()
-            return [self._told(number, finish) for number, finish in enumerate(prepared, 1)]
+                wrapper.send_waiting()  # what a function did and did not ask for
+            return results
 
-    def _end(self, batch: Batch, before: int) -> None:
-        # What was not sent or not evaluated, because another read failed.
-        unsent = batch.waiting[before:]
-        del batch.waiting[before:]
-        for statement in (*self._statements, *unsent):
-            statement.cursor.close()
-
-    def _told(self, number: int, function: Callable[..., Any], *args: Any) -> Any:
+    def _send(self, wrapper: Any, batch: Batch) -> None:
+        batch.failed = None
         try:
-            return function(*args)
-        except Exception as error:
-            error.add_note(f"It was raised by read number {number} of gather().")
+            wrapper.send_waiting()
+        except Error as error:
+            number, _ = self._statements.get(id(batch.failed), (None, None))
+            if number is not None:
+                _tell(error, number)
             raise
 
-    def _prepare(self, read: Read) -> Callable[[], Any]:
+    def _end(self, batches: list[Batch]) -> None:
+        """Forget what was not sent or not evaluated, because another read failed."""
+        for batch in batches:
+            batch.waiting = [statement for statement in batch.waiting if id(statement) not in self._statements]
+        for _, statement in self._statements.values():
+            if not statement.cursor.closed:
+                statement.cursor.close()
+
+    @contextmanager
+    def _telling(self, number: int) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            _tell(error, number)
+            raise
+
+    def _prepare(self, number: int, read: Any) -> Callable[[], Any]:
         """Let a read wait; returns what makes its result of the answer."""
-        if isinstance(read, QuerySet):
-            return _prepare_queryset(read)
-        wrapper: Any = connections[self._using]
-        return _prepare_function(read, wrapper.connection.batch)
+        wrapper: Any = connections[read.db] if isinstance(read, QuerySet) else self._using
+        batch: Batch = wrapper.connection.batch
+        known = {id(statement) for statement in batch.waiting}
+        finish = _prepare_queryset(read) if isinstance(read, QuerySet) else _prepare_function(read, wrapper, batch)
+        added = [statement for statement in batch.waiting if id(statement) not in known]
+        if finish is None:
+            if len(added) == 1:
+                finish = partial(_call_with_answer, read, batch, added[0])
+            else:  # more than one query: it goes by itself, later
+                batch.waiting = [statement for statement in batch.waiting if id(statement) in known]
+                finish, added = read, []
+        elif not isinstance(read, QuerySet):
+            self._is_free = False  # it was called to its end, and nobody knows what it did
+        self._statements |= {id(statement): (number, statement) for statement in added}
+        return finish
 
     def may_go_again(self, error: Error, attempt: int) -> bool:
         pools = [wrapper.resources.pool for wrapper in self._wrappers]
@@ -106,7 +141,7 @@ class _Trip:
             and not retries_are_off.get()
             and classify(error).retry == READ
             and all(pool is not None and attempt < pool.configuration.retry_attempts for pool in pools)
-            and all(is_plain_read(statement.query) for statement in self._statements)
+            and all(is_plain_read(statement.query) for _, statement in self._statements.values())
         )
 
     def go_again(self, error: Error, attempt: int) -> None:
@@ -120,6 +155,10 @@ class _Trip:
                 classification=classify(error),
                 exception=cause,
             )
+
+
+def _tell(error: BaseException, number: int) -> None:
+    error.add_note(f"It was raised by read number {number} of gather().")
 
 
 def _prepare_queryset(read: QuerySet[Any, Any]) -> Callable[[], list[Any]]:
@@ -145,26 +184,27 @@ def _prepare_queryset(read: QuerySet[Any, Any]) -> Callable[[], list[Any]]:
     return finish
 
 
-def _prepare_function(read: Callable[[], Any], batch: Batch) -> Callable[[], Any]:
-    before = len(batch.waiting)
-    batch.is_collecting = True
+def _prepare_function(read: Callable[[], Any], wrapper: Any, batch: Batch) -> Callable[[], Any] | None:
+    """Call it as far as its query; returns what gives its result if it has come further."""
+    needs_rollback, log, batch.is_collecting = wrapper.needs_rollback, list(wrapper.queries_log), True
     try:
         result = read()
     except NotSentYet:
-        pass
-    else:
-        return lambda: result  # it needed no query
+        # Nothing has happened, and it is called again.
+        wrapper.needs_rollback = needs_rollback
+        wrapper.queries_log.clear()
+        wrapper.queries_log.extend(log)
+        return None
     finally:
         batch.is_collecting = False
-    [statement] = batch.waiting[before:]
+    return lambda: result
 
-    def finish() -> Any:
-        result = statement.cursor.pgresult
-        assert result is not None
-        batch.answered = statement, result
-        try:
-            return read()
-        finally:
-            batch.answered = None
 
-    return finish
+def _call_with_answer(read: Callable[[], Any], batch: Batch, statement: Waiting) -> Any:
+    result = statement.cursor.pgresult
+    assert result is not None
+    batch.answered = statement, result
+    try:
+        return read()
+    finally:
+        batch.answered = None

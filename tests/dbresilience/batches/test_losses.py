@@ -1,0 +1,302 @@
+"""batches.py: the connection is lost, with statements that wait, that were sent, or that were never answered."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from django.db import IntegrityError, OperationalError, connections, transaction
+
+from dbresilience import CommitOutcomeUnknown, classify, deadline, gather, pipeline, retry, signals
+from dbresilience.base import DatabaseWrapper
+from tests.dbresilience.batches.tables import Owner
+from tests.dbresilience.batches.test_pipelines import create, names, owners
+from tests.dbresilience.conftest import in_thread, pid_of, run
+from tests.support.postgres import ThrowawayPostgres
+from tests.support.protocol import is_commit
+from tests.support.proxy import ANSWERED, SEEN, SENT, Proxy
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_out(far: DatabaseWrapper) -> Any:
+    """Whatever happened, no connection is still lent, and none has anything left that waits."""
+    yield
+    assert far.resources.snapshot().in_use == 0
+    pool = far.resources.pool
+    assert pool is not None
+    assert {each.batch for each in pool.recovery.physical.all()} <= {None}
+
+
+def end_session(postgres: ThrowawayPostgres, pid: int) -> None:
+    postgres.execute(f"SELECT pg_terminate_backend({pid})")
+    time.sleep(0.05)
+
+
+# Before anything was sent
+
+
+def test_what_waits_is_not_forgotten_with_a_connection_that_is_exchanged(
+    far: DatabaseWrapper, postgres: ThrowawayPostgres
+) -> None:
+    """A dead connection may be exchanged before a statement, but not when another one waits on it."""
+
+    @retry(using=far.alias)
+    def work() -> None:
+        with pipeline(using=far.alias):
+            create(far, 1)
+            if not ended:
+                ended.append(far.connection.info.backend_pid)
+                end_session(postgres, ended[0])
+            create(far, 2)
+
+    ended: list[int] = []
+    work()
+    assert names(far) == ["owner 1", "owner 2"]
+
+
+def test_a_connection_that_died_before_the_first_statement_is_exchanged(
+    far: DatabaseWrapper, proxy: Proxy, postgres: ThrowawayPostgres
+) -> None:
+    with pipeline(using=far.alias):
+        end_session(postgres, far.connection.info.backend_pid)
+        create(far, 1)
+        before = proxy.round_trips
+        create(far, 2)
+        assert proxy.round_trips == before
+    assert names(far) == ["owner 1", "owner 2"]
+
+
+def test_what_waits_goes_with_a_connection_that_is_closed(far: DatabaseWrapper) -> None:
+    """The next holder must not meet it."""
+    with suppress(Exception), pipeline(using=far.alias):
+        create(far, 1)
+        far.close()
+        far.inc_thread_sharing()
+        thread = in_thread(lambda: _create_beside(far.alias))
+        thread.join()
+    assert names(far) == ["owner 2"]
+
+
+def _create_beside(alias: str) -> None:
+    with pipeline(using=alias):
+        create(connections[alias], 2)
+    connections[alias].close()
+
+
+def test_the_end_of_a_block_does_not_end_that_of_another_holder(far: DatabaseWrapper) -> None:
+    """The connection was closed within the block, and belongs to somebody else when that ends."""
+    is_within, may_end = threading.Event(), threading.Event()
+
+    def work() -> None:
+        with pipeline(using=far.alias):
+            create(connections[far.alias], 2)
+            is_within.set()
+            may_end.wait(5)
+        connections[far.alias].close()
+
+    with suppress(Exception), pipeline(using=far.alias):
+        create(far, 1)
+        far.close()
+        thread = in_thread(work)
+        is_within.wait(5)
+    may_end.set()
+    thread.join()
+    assert names(far) == ["owner 2"]
+
+
+# At COMMIT
+
+
+@pytest.mark.parametrize("after", [SENT, ANSWERED])
+def test_without_the_id_nobody_knows(far: DatabaseWrapper, proxy: Proxy, after: str) -> None:
+    hooks: list[int] = []
+    proxy.cut_when(is_commit, after=after)
+    with pytest.raises(CommitOutcomeUnknown, match="id is not known"), pipeline(using=far.alias):
+        create(far, 1)
+        far.on_commit(lambda: hooks.append(1))
+    assert hooks == []
+    assert names(far) == {SENT: [], ANSWERED: ["owner 1"]}[after]  # the server waits for the Sync that follows
+
+
+@pytest.mark.parametrize("after", [SENT, ANSWERED])
+def test_with_the_id_it_is_looked_up(far: DatabaseWrapper, proxy: Proxy, after: str) -> None:
+    """Some result had been asked for, and the id came along with it."""
+    hooks: list[int] = []
+    proxy.cut_when(is_commit, after=after)
+    with pipeline(using=far.alias):
+        create(far, 1)
+        assert owners(far).count() == 1
+        create(far, 2)
+        far.on_commit(lambda: hooks.append(1))
+    assert hooks == [1]
+    assert names(far) == ["owner 1", "owner 2"]
+
+
+def test_what_never_arrived_is_known_not_to_be_stored(far: DatabaseWrapper, proxy: Proxy) -> None:
+    proxy.cut_when(is_commit, after=SEEN)
+    with pytest.raises(OperationalError) as caught, pipeline(using=far.alias):
+        create(far, 1)
+        assert owners(far).count() == 1
+    assert classify(caught.value).name == "not_committed"
+    assert names(far) == []
+
+
+@pytest.mark.parametrize("after", [SEEN, SENT, ANSWERED])
+def test_a_unit_that_may_run_twice_stores_once(far: DatabaseWrapper, proxy: Proxy, after: str) -> None:
+    """The second run meets what the first has stored, and the primary key says so."""
+
+    @retry(using=far.alias, idempotent=True)
+    def work() -> str:
+        try:
+            with pipeline(using=far.alias):
+                create(far, 1)
+        except IntegrityError:
+            return "was there"
+        return "stored"
+
+    cut = proxy.cut_when(is_commit, after=after)
+    assert work() == {SEEN: "stored", SENT: "stored", ANSWERED: "was there"}[after]
+    assert cut.happened.is_set()
+    assert names(far) == ["owner 1"]
+
+
+def test_a_session_that_is_ended_within_it_is_undone(far: DatabaseWrapper, postgres: ThrowawayPostgres) -> None:
+    """The server says so in the place of a statement, so it never came to COMMIT."""
+    with pytest.raises(OperationalError) as caught, pipeline(using=far.alias):
+        create(far, 1)
+        pid = far.connection.info.backend_pid
+        run_waiting(far, "SELECT pg_sleep(5)")
+        killer = in_thread(lambda: (time.sleep(0.3), end_session(postgres, pid)))
+    killer.join()
+    assert classify(caught.value).name == "not_committed"
+    assert names(far) == []
+
+
+def run_waiting(wrapper: DatabaseWrapper, query: str) -> None:
+    with wrapper.cursor() as cursor:
+        cursor.execute(query)
+
+
+# Once more
+
+
+def test_a_serialization_failure_goes_again(far: DatabaseWrapper) -> None:
+    create(far, 1)
+    runs: list[int] = []
+
+    @retry(using=far.alias)
+    @pipeline(using=far.alias)
+    def work() -> None:
+        run_waiting(far, "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE")
+        assert owners(far).get().points == len(runs)
+        if not runs:
+            runs.append(1)
+            other = in_thread(lambda: _point_beside(far.alias))
+            other.join()
+        owners(far).update(points=7)
+
+    far.inc_thread_sharing()
+    work()
+    assert owners(far).get().points == 7
+    assert runs == [1]
+
+
+def _point_beside(alias: str) -> None:
+    Owner._default_manager.using(alias).update(points=1)
+    connections[alias].close()
+
+
+def test_a_deadlock_goes_again(far: DatabaseWrapper) -> None:
+    create(far, 1)
+    create(far, 2)
+    far.inc_thread_sharing()
+    barrier = threading.Barrier(2)
+    attempts: list[int] = []
+
+    def work(first: int, second: int) -> None:
+        @retry(using=far.alias)
+        def move() -> None:
+            attempts.append(first)
+            with pipeline(using=far.alias):
+                wrapper = connections[far.alias]
+                int(owners(wrapper).filter(name=f"owner {first}").update(points=first))
+                with suppress(threading.BrokenBarrierError):
+                    barrier.wait(1)
+                owners(wrapper).filter(name=f"owner {second}").update(points=first)
+
+        move()
+        connections[far.alias].close()
+
+    threads = [in_thread(lambda: work(1, 2)), in_thread(lambda: work(2, 1))]
+    for thread in threads:
+        thread.join()
+    assert len(attempts) == 3
+    assert len(set(owners(far).values_list("points", flat=True))) == 1
+
+
+# Time
+
+
+def test_a_slow_statement_that_waits_has_the_deadline(far: DatabaseWrapper) -> None:
+    started = time.monotonic()
+    with pytest.raises(OperationalError) as caught, deadline(0.3), pipeline(using=far.alias):
+        create(far, 1)
+        run_waiting(far, "SELECT pg_sleep(0.9)")
+    assert time.monotonic() - started < 0.8
+    assert classify(caught.value).name == "timeout"
+    assert names(far) == []
+
+
+def test_an_inner_block_that_ran_out_of_time_is_undone_alone(far: DatabaseWrapper) -> None:
+    with pipeline(using=far.alias):
+        create(far, 1)
+        with suppress(OperationalError), deadline(0.2), transaction.atomic(using=far.alias):
+            create(far, 2)
+            run_waiting(far, "SELECT pg_sleep(5)")
+        create(far, 3)
+    assert names(far) == ["owner 1", "owner 3"]
+
+
+# gather()
+
+
+def test_reads_of_idle_connections_that_died_go_again(far: DatabaseWrapper, postgres: ThrowawayPostgres) -> None:
+    create(far, 1)
+    far.inc_thread_sharing()
+    end_session(postgres, pid_of(far))
+    assert gather(owners(far), owners(far).count, using=far.alias) == [[owners(far).get()], 1]
+
+
+@pytest.mark.parametrize("after", [SEEN, SENT, ANSWERED])
+def test_reads_that_were_lost_go_again(far: DatabaseWrapper, proxy: Proxy, after: str) -> None:
+    create(far, 1)
+    repeated: list[Any] = []
+
+    def receiver(**details: Any) -> None:
+        repeated.append(details["classification"].name)
+
+    signals.read_repeated.connect(receiver)
+    cut = proxy.cut_when(lambda message: "COUNT" in message.sql, after=after)
+    assert gather(owners(far), owners(far).count, using=far.alias)[1] == 1
+    assert cut.happened.is_set()
+    assert repeated == ["connection_lost"]
+
+
+def test_reads_on_a_session_of_ones_own_do_not_go_again(far: DatabaseWrapper, proxy: Proxy) -> None:
+    """Elsewhere what was set would not be so."""
+    with far.cursor() as cursor:
+        cursor.execute("SET search_path = public")
+    proxy.cut_when(lambda message: "COUNT" in message.sql, after=SENT)
+    with pytest.raises(OperationalError):
+        gather(owners(far).count, using=far.alias)
+    far.close()
+
+
+def test_a_function_that_writes_and_was_lost_is_of_unknown_outcome(far: DatabaseWrapper, proxy: Proxy) -> None:
+    proxy.cut_when(lambda message: "INSERT" in message.sql, after=ANSWERED)
+    with pytest.raises(CommitOutcomeUnknown):
+        gather(lambda: run(far, "INSERT INTO batches_note (text) VALUES ('x') RETURNING id"), using=far.alias)
+    far.close()
