@@ -17,9 +17,10 @@ def pipeline(using: str = DEFAULT_DB_ALIAS, *, durable: bool = False) -> Context
 
     What asks for one sends what waits: fetching, `rowcount`, an insert that returns a key of the server's, the count
     of an `update()` that somebody looks at. Each statement has the result, and the error, that it has in `atomic()`.
-    An error is raised by whoever sends what waited, at the latest by the end of the block; a note names the statement.
-    An inner `atomic()` is sent when it ends, since its errors are its own. Statements run one by one, as in `atomic()`,
-    on other backends, with `server_side_binding` or a `prepare_threshold`, and if they are several in one text.
+    An error is raised by whoever sends what waited, at the latest by the end of the block; a note of its cause names
+    the statement, and the transaction is rolled back. What is undone before it was sent is never sent. An inner
+    `atomic()` is sent when it ends, since its errors are its own. Statements run one by one, as in `atomic()`, on other
+    backends, with `server_side_binding` or a `prepare_threshold`, and if they are several in one text.
 
     If the connection is lost before the end was answered, the outcome can be looked up only if the transaction's id
     was; else it is `CommitOutcomeUnknown`. A unit that may run twice then goes again with `retry(idempotent=True)`.
