@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -28,6 +27,7 @@ from django.db.models.functions import Now
 
 from chat.limits import ABANDONED_SECONDS, TITLE_CHARACTERS
 from chat.models import Message, Thread, ToolCall
+from chat.statements import save_with_tool_calls
 from dbresilience import retry, retrying
 
 UNTITLED = "New chat"
@@ -238,22 +238,15 @@ def save_reply(
     """Store how far a reply has come; false if it is gone or a newer attempt has taken it over.
 
     Repeating it does no harm, so it may be tried again when nobody knows whether the last COMMIT happened. A reply
-    that a reader took for abandoned during an outage is taken back. Without tool calls it is a single statement.
+    that a reader took for abandoned during an outage is taken back. It is a single statement.
     """
-    with transaction.atomic() if tool_calls else nullcontext():
-        saved = Message.objects.filter(
-            pk=reply.pk,
-            attempt=reply.attempt,
-            status__in=[Message.Status.STREAMING, Message.Status.INTERRUPTED, status],
-        ).update(content=content, status=status, error=error, updated_at=Now())
-        if saved and tool_calls:
-            ToolCall.objects.bulk_create(
-                tool_calls,
-                update_conflicts=True,
-                unique_fields=["id"],
-                update_fields=["result", "status", "duration_seconds"],
-            )
-    return bool(saved)
+    may_be = [Message.Status.STREAMING, Message.Status.INTERRUPTED, status]
+    if tool_calls:
+        return save_with_tool_calls(
+            reply=reply, content=content, status=status, error=error, from_statuses=may_be, tool_calls=tool_calls
+        )
+    replies = Message.objects.filter(pk=reply.pk, attempt=reply.attempt, status__in=may_be)
+    return bool(replies.update(content=content, status=status, error=error, updated_at=Now()))
 
 
 def settle_abandoned(*, replies: QuerySet[Message] | None = None) -> int:

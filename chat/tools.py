@@ -51,6 +51,10 @@ def run(name: str, arguments: Mapping[str, Any], context: ToolContext) -> tuple[
     return ToolCall.Status.COMPLETE, result
 
 
+def asks_database(name: str) -> bool:
+    return name in TOOLS and TOOLS[name].asks_database
+
+
 def _text(arguments: Mapping[str, Any], name: str) -> str:
     value = arguments.get(name)
     if not isinstance(value, str) or not value.strip() or "\x00" in value:
@@ -112,7 +116,10 @@ def _one_string(name: str, description: str, *, required: bool = True) -> dict[s
 
 @dataclass(frozen=True, kw_only=True)
 class Tool(ToolDescription):
+    """`asks_database`: its work is a round trip already, and soon done."""
+
     work: Callable[[ToolContext, Mapping[str, Any]], Any]
+    asks_database: bool = False
 
 
 DESCRIPTIONS: Sequence[Tool] = (
@@ -121,6 +128,7 @@ DESCRIPTIONS: Sequence[Tool] = (
         description="Full-text search over everything the user and the assistant said in all of the user's threads.",
         parameters=_one_string("query", "Words to look for; quotes for a phrase, a minus to exclude a word."),
         work=_search_my_messages,
+        asks_database=True,
     ),
     Tool(
         name="calculate",
@@ -138,6 +146,7 @@ DESCRIPTIONS: Sequence[Tool] = (
         name="database_status",
         description="Whether this application's database answers, how fast, and how busy the connection pool is.",
         work=_database_status,
+        asks_database=True,
     ),
 )
 TOOLS = {tool.name: tool for tool in DESCRIPTIONS}

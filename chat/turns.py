@@ -18,7 +18,7 @@ from uuid import UUID
 
 from django.db import DatabaseError, InterfaceError, close_old_connections, connections
 
-from chat import answers, limits, services, tasks, unsaved, watch
+from chat import answers, limits, services, tasks, tools, unsaved, watch
 from chat.agents import Said, get_agent
 from chat.channel import Channel
 from chat.conversation import Cancellation, Conversation
@@ -180,10 +180,13 @@ class Turn:
             self.channel.put("tool_call", answers.tool_requested(call))
         else:
             self.channel.put("tool_result", answers.tool_returned(call))
+        # A result is stored with what is saved next, and a call before whatever may take its time.
+        waits = call.status != ToolCall.Status.RUNNING or tools.asks_database(call.name)
         try:
             with self._saving:
                 self._new_calls[call.position] = call
-                self._save(Message.Status.STREAMING)
+                if not waits:
+                    self._save(Message.Status.STREAMING)
         except (DatabaseError, InterfaceError) as error:
             # The next save stores it; a tool call must not fail because of that.
             note(logger, error, "A tool call will be stored only with its reply")
