@@ -111,12 +111,13 @@ def start_turn(
     thread: Thread | None = None,
     idempotency_key: UUID | None = None,
     in_doubt: Callable[[Message], object] | None = None,
+    ask_for_title: Callable[[Thread], object] | None = None,
 ) -> StartedTurn:
     """Store the question and an empty reply to it, in a new thread if none is given.
 
     The unique constraint decides which of two equal requests is first: a look beforehand would cost a round trip
-    and still let two through. `in_doubt` is called with the reply when an error leaves open whether it is stored.
-    Raises KeyReusedError and ThreadGoneError.
+    and still let two through. `in_doubt` is called with the reply when an error leaves open whether it is stored,
+    `ask_for_title` with a new thread, within its transaction. Raises KeyReusedError and ThreadGoneError.
     """
     request_fingerprint = fingerprint(message=message, thread_id=thread.pk if thread else None)
     new_thread = thread is None
@@ -140,6 +141,8 @@ def start_turn(
                 elif not _touch(thread):
                     raise ThreadGoneError
                 Message.objects.bulk_create([question, reply])
+                if new_thread and ask_for_title is not None:
+                    ask_for_title(thread)
                 may_be_stored = True  # what follows is COMMIT
     except IntegrityError as error:
         if idempotency_key is None or "chat_message_once_per_key" not in str(error):
@@ -182,12 +185,16 @@ def is_never_begun(reply: Message) -> bool:
 
 
 def restart_reply(
-    *, reply: Message, only_abandoned: bool = False, in_doubt: Callable[[Message], object] | None = None
+    *,
+    reply: Message,
+    only_abandoned: bool = False,
+    in_doubt: Callable[[Message], object] | None = None,
+    ask_for_title: Callable[[Thread], object] | None = None,
 ) -> Message:
     """Empty a reply that broke off and give it to the caller to run again; of two callers one gets it.
 
-    `in_doubt` is called with the reply when an error leaves open whether the caller has got it. Raises
-    NotRepeatableError and ThreadGoneError.
+    `in_doubt` is called with the reply when an error leaves open whether the caller has got it, `ask_for_title` with
+    its thread if that is still called by its first words. Raises NotRepeatableError and ThreadGoneError.
     """
     may_be_stored = False
     try:
@@ -195,6 +202,8 @@ def restart_reply(
             may_be_stored = False
             with attempt, transaction.atomic():
                 _claim(reply, only_abandoned=only_abandoned)
+                if ask_for_title is not None and reply.thread.title == provisional_title(reply.in_reply_to.content):
+                    ask_for_title(reply.thread)
                 may_be_stored = True  # what follows is COMMIT
     except (DatabaseError, InterfaceError):
         if may_be_stored and in_doubt is not None:

@@ -9,6 +9,7 @@ from django.core.management import call_command
 
 from chat import queries, services
 from chat.agents import AgentError, get_agent
+from chat.models import Thread
 
 try:
     from django.tasks import task  # Django 6.0 and later
@@ -32,6 +33,11 @@ def title_thread(thread_id: str) -> str | None:
     if not title or not services.title_thread(thread_id=UUID(thread_id), provisional=provisional, title=title):
         return None
     return title
+
+
+def ask_for_title(thread: Thread) -> None:
+    """In the transaction that asks the assistant, so that it neither costs anything nor is forgotten."""
+    title_thread.enqueue(str(thread.pk))
 
 
 @task()

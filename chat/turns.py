@@ -11,14 +11,12 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
-from uuid import UUID
 
 from django.db import DatabaseError, InterfaceError, close_old_connections, connections
 
-from chat import answers, limits, services, tasks, tools, unsaved, watch
+from chat import answers, services, tools, unsaved, watch
 from chat.agents import Said, get_agent
 from chat.channel import Channel
 from chat.conversation import Cancellation, Conversation
@@ -54,7 +52,6 @@ class Turn:
         self.cancellation = cancellation or Cancellation()
         self.ended = threading.Event()
         self._patience = patience or Patience()
-        self._is_first = not history
         self._saving = threading.Lock()
         self._new_calls: dict[int, ToolCall] = {}
         self._began = time.monotonic()
@@ -124,8 +121,6 @@ class Turn:
 
     def _finish(self, status: Message.Status, error: str | None) -> None:
         """Save the end and tell it; an outage is waited for, as long as the client does."""
-        wants_title = self._is_first and status == Message.Status.COMPLETE
-        ask_for_title = partial(_ask_for_title, self.thread.pk) if wants_title else _nothing
         with self._saving:
             # A checkpoint that hung until now has used up its part.
             until = time.monotonic() + self._patience.left_seconds
@@ -142,7 +137,7 @@ class Turn:
                     if time.monotonic() + pause > until:
                         # No checkpoint may follow.
                         self.reply.status, self.reply.error = status, error
-                        self._keep(ask_for_title)
+                        self._keep()
                         self._tell_outage(verdict.retry_after_seconds)
                         return
                     time.sleep(pause)
@@ -150,11 +145,10 @@ class Turn:
         self.reply.content = self._conversation.content
         if saved:
             self.channel.put("done", self._answer())
-            ask_for_title()
         else:
             self._tell_error(409, "Conflict", "The reply was deleted or started again while it was being written.")
 
-    def _keep(self, then: Callable[[], object]) -> None:
+    def _keep(self) -> None:
         unsaved.keep(
             unsaved.Unsaved(
                 reply=self.reply,
@@ -163,7 +157,6 @@ class Turn:
                 error=self.reply.error,
                 tool_calls=list(self._new_calls.values()),
                 since=time.monotonic(),
-                then=then,
             )
         )
 
@@ -214,15 +207,3 @@ class Turn:
         self.channel.put(
             "error", answers.error(status=status, title=title, detail=detail, retry_after=retry_after, **more)
         )
-
-
-def _nothing() -> None:
-    pass
-
-
-def _ask_for_title(thread_id: UUID) -> None:
-    try:
-        with deadline(limits.BACKGROUND_SECONDS):
-            tasks.title_thread.enqueue(str(thread_id))
-    except (DatabaseError, InterfaceError) as error:
-        note(logger, error, "A thread keeps its provisional title")

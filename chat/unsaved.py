@@ -8,7 +8,7 @@ from __future__ import annotations
 import atexit
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Unsaved:
-    """How a reply ended. `then` is called when that is stored."""
+    """How a reply ended."""
 
     reply: Message
     content: str
@@ -32,7 +32,6 @@ class Unsaved:
     error: str | None
     tool_calls: Sequence[ToolCall]
     since: float
-    then: Callable[[], object]
 
 
 def keep(unsaved: Unsaved) -> None:
@@ -60,11 +59,9 @@ def store(reply_id: UUID) -> bool:
         error=unsaved.error,
         tool_calls=unsaved.tool_calls,
     )
-    is_first = _kept.drop(reply_id, unsaved)
+    _kept.drop(reply_id, unsaved)
     if not saved:
         logger.info("A kept reply was deleted or started again before it could be stored")
-    elif is_first:
-        unsaved.then()
     return saved
 
 

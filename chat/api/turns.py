@@ -24,6 +24,7 @@ from chat.models import Thread
 from chat.patience import Patience
 from chat.services import StartedTurn
 from chat.streaming import event_stream, last_event
+from chat.tasks import ask_for_title
 from chat.turns import Turn
 
 NO_THREAD = "thread: there is no such thread of yours; leave it out to begin a new one."
@@ -90,7 +91,12 @@ class ChatView(TurnView):
     def _start(self, request: Request, message: str, thread: Thread | None, key: UUID | None) -> StartedTurn:
         try:
             return services.start_turn(
-                author=request.user, message=message, thread=thread, idempotency_key=key, in_doubt=unbegun.disown
+                author=request.user,
+                message=message,
+                thread=thread,
+                idempotency_key=key,
+                in_doubt=unbegun.disown,
+                ask_for_title=ask_for_title,
             )
         except services.KeyReusedError as error:
             raise KeyReused from error
@@ -117,7 +123,7 @@ class RetryView(TurnView):
         message = reply.in_reply_to
         history = queries.history_before(message)
         try:
-            reply = services.restart_reply(reply=reply, in_doubt=unbegun.disown)
+            reply = services.restart_reply(reply=reply, in_doubt=unbegun.disown, ask_for_title=ask_for_title)
         except services.ThreadGoneError as error:
             raise NotFound(NO_REPLY) from error
         except services.NotRepeatableError as error:

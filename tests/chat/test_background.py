@@ -11,7 +11,7 @@ import pytest
 from django.db import DatabaseError, OperationalError, ProgrammingError
 from rest_framework.test import APIClient
 
-from chat import limits, schedule, tasks, turns
+from chat import limits, schedule, turns
 from chat.management.commands import chat_worker
 from tests.chat.events import STREAM, events
 from tests.support.postgres import wait_until
@@ -33,11 +33,6 @@ def keep_schedule(patch: pytest.MonkeyPatch, api: APIClient, agent: Any, fail: C
         chat_worker._keep_schedule()
 
 
-def ask_for_a_title(patch: pytest.MonkeyPatch, api: APIClient, agent: Any, fail: Callable[..., None]) -> None:
-    patch.setattr(type(tasks.title_thread), "enqueue", fail)
-    assert api.post("/api/chat", {"message": "?"}).json()["reply"]["status"] == "complete"
-
-
 def save_now_and_then(patch: pytest.MonkeyPatch, api: APIClient, agent: Any, fail: Callable[..., None]) -> None:
     patch.setattr(limits, "CHECKPOINT_SECONDS", 0.05)
     gate, tried = threading.Event(), threading.Event()
@@ -49,7 +44,7 @@ def save_now_and_then(patch: pytest.MonkeyPatch, api: APIClient, agent: Any, fai
     assert list(told)[-1][0] == "done"
 
 
-@pytest.mark.parametrize("work", [keep_schedule, ask_for_a_title, save_now_and_then])
+@pytest.mark.parametrize("work", [keep_schedule, save_now_and_then])
 @pytest.mark.parametrize("error", [OperationalError("the connection is closed"), ProgrammingError("no such column")])
 def test_in_the_background_an_outage_is_a_line_and_a_mistake_has_its_traceback(
     api: APIClient,

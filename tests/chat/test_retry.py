@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 from django.db import connections
 from django.utils import timezone
+from django_tasks_db.models import DBTaskResult
 from rest_framework.test import APIClient
 
 from chat import limits, services
 from chat.agents import AgentError, ToolCallRequested
-from chat.models import Message, ToolCall
+from chat.models import Message, Thread, ToolCall
 from tests.chat.commits import interrupt_commit
 from tests.chat.events import STREAM, events
 from tests.support.postgres import wait_until
@@ -48,6 +49,17 @@ def test_a_failed_reply_runs_again_in_place(api: APIClient, agent: Any) -> None:
     assert [said.content for said in agent.heard[-1]] == ["Hello"]
     assert not ToolCall.objects.exists()
     assert Message.objects.get(role="assistant").error is None
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_the_title_is_asked_for_again_unless_there_is_one(api: APIClient, agent: Any, named: bool) -> None:
+    """What broke the reply may have kept the worker from finding a title, too."""
+    told = broken(api, agent)
+    assert DBTaskResult.objects.count() == 1
+    if named:
+        Thread.objects.update(title="Mine")
+    assert retry(api, told).status_code == 200
+    assert DBTaskResult.objects.count() == (1 if named else 2)
 
 
 def test_it_can_be_streamed(api: APIClient, agent: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.db.backends.utils import CursorWrapper
+from django_tasks_db.models import DBTaskResult
 from rest_framework.test import APIClient
 
 from chat import limits, services, tasks, turns, watch
@@ -137,7 +138,7 @@ def test_an_endless_reply_is_stopped(api: APIClient, agent: Any, monkeypatch: py
 
 
 def test_a_turn_takes_few_statements(api: APIClient, agent: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The request: session, user, thread, messages. The turn: one UPDATE, and then the request for a title."""
+    """The request: session, user, thread, messages, the request for a title. The turn: one UPDATE."""
     statements: dict[str, list[str]] = defaultdict(list)
     execute = CursorWrapper.execute
 
@@ -148,10 +149,9 @@ def test_a_turn_takes_few_statements(api: APIClient, agent: Any, monkeypatch: py
     monkeypatch.setattr(CursorWrapper, "execute", counted)
     ask(api, "Hi")
     wait_until(lambda: not watch.living())
-    assert [sql.split()[0] for sql in statements["MainThread"]] == ["SELECT", "SELECT", "INSERT", "INSERT"]
-    updates = [sql for sql in statements["turn"] if sql.startswith("UPDATE")]
-    assert len(updates) == 1
-    assert "chat_message" in updates[0]
+    assert [sql.split()[0] for sql in statements["MainThread"]] == ["SELECT", "SELECT", "INSERT", "INSERT", "INSERT"]
+    (update,) = statements["turn"]
+    assert update.startswith('UPDATE "chat_message"')
 
 
 def test_an_assistant_that_cannot_be_had_is_a_failed_reply(api: APIClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,6 +184,16 @@ def test_the_worker_names_a_new_thread(api: APIClient, agent: Any, monkeypatch: 
     told = ask(api, "Hi there")
     assert tasks.title_thread.call(told["thread"]["id"]) == "About Hi there"
     assert Thread.objects.get().title == "About Hi there"
+
+
+def test_a_title_is_asked_for_with_the_thread_or_not_at_all(api: APIClient, agent: Any) -> None:
+    """One transaction: neither a thread that nobody names nor a task without a thread."""
+    key = "0193c0de-0000-4000-8000-000000000003"
+    for _ in range(2):
+        told = api.post("/api/chat", {"message": "Hi"}, HTTP_IDEMPOTENCY_KEY=key).json()
+    ask(api, "And?", thread=told["thread"]["id"])
+    (task,) = DBTaskResult.objects.all()
+    assert task.args_kwargs["args"] == [told["thread"]["id"]]
 
 
 def test_a_name_given_by_hand_stays(api: APIClient, agent: Any, monkeypatch: pytest.MonkeyPatch) -> None:
