@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
 from uuid import UUID
 
 from django.contrib.auth.models import AbstractBaseUser
@@ -11,6 +13,7 @@ from django.db.models import Exists, OuterRef, Prefetch, QuerySet
 
 from chat.limits import HISTORY_MESSAGES
 from chat.models import SEARCH_CONFIG, Message, Thread, ToolCall
+from dbresilience import gather
 
 
 def threads_of(owner: AbstractBaseUser) -> QuerySet[Thread]:
@@ -37,18 +40,36 @@ def _tool_calls() -> Prefetch:
     return Prefetch("tool_calls", queryset=ToolCall.objects.order_by("position"))
 
 
-def history(thread: Thread) -> list[Message]:
-    """The last messages of the thread, oldest first; empty replies say nothing to a model."""
-    return _last(Message.objects.filter(thread=thread))
+@dataclass(frozen=True)
+class Place:
+    """Where to go on: a thread and the last that was said in it, oldest first."""
+
+    thread: Thread
+    history: list[Message]
+
+
+T = TypeVar("T")
+
+
+def place_in(thread_id: UUID, *, along: Callable[[], T]) -> tuple[T, Place | None]:
+    """A place, if there is that thread, and what `along` reads with one query, in one round trip.
+
+    It may be anybody's: its owner is to be compared with who `along` finds, which costs less than joins by a key that
+    is known before.
+    """
+    messages = _last(Message.objects.filter(thread=thread_id))
+    found, thread, latest = gather(along, Thread.objects.filter(pk=thread_id), messages)
+    return found, Place(thread[0], latest[::-1]) if thread else None
 
 
 def history_before(message: Message) -> list[Message]:
-    """The same of what was said before this one."""
-    return _last(Message.objects.filter(thread_id=message.thread_id, pk__lt=message.pk))
+    """The last messages before this one, oldest first."""
+    return list(_last(Message.objects.filter(thread_id=message.thread_id, pk__lt=message.pk)))[::-1]
 
 
-def _last(messages: QuerySet[Message]) -> list[Message]:
-    return list(messages.exclude(content="").order_by("-pk")[:HISTORY_MESSAGES])[::-1]
+def _last(messages: QuerySet[Message]) -> QuerySet[Message]:
+    """Newest first. Empty replies say nothing to a model."""
+    return messages.exclude(content="").order_by("-pk")[:HISTORY_MESSAGES]
 
 
 def search_messages(*, owner_id: Any, text: str, before: UUID | None = None, limit: int = 5) -> list[dict[str, Any]]:

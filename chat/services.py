@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -25,10 +26,11 @@ from django.db import DatabaseError, IntegrityError, InterfaceError, transaction
 from django.db.models import F, QuerySet
 from django.db.models.functions import Now
 
+from chat import constraints
 from chat.limits import ABANDONED_SECONDS, TITLE_CHARACTERS
 from chat.models import Message, Thread, ToolCall
 from chat.statements import save_with_tool_calls
-from dbresilience import retry, retrying
+from dbresilience import pipeline, retry, retrying
 
 UNTITLED = "New chat"
 NEVER_BEGUN = "The database was lost before the assistant was asked."
@@ -115,9 +117,10 @@ def start_turn(
 ) -> StartedTurn:
     """Store the question and an empty reply to it, in a new thread if none is given.
 
-    The unique constraint decides which of two equal requests is first: a look beforehand would cost a round trip
-    and still let two through. `in_doubt` is called with the reply when an error leaves open whether it is stored,
-    `ask_for_title` with a new thread, within its transaction. Raises KeyReusedError and ThreadGoneError.
+    All of it is one round trip, since nothing is looked up: constraints refuse a key that was there before and a
+    thread that is there no more, and a look beforehand would still let two through. `in_doubt` is called with the
+    reply when an error leaves open whether it is stored, `ask_for_title` with a new thread, within its transaction.
+    Raises KeyReusedError and ThreadGoneError.
     """
     request_fingerprint = fingerprint(message=message, thread_id=thread.pk if thread else None)
     new_thread = thread is None
@@ -131,33 +134,40 @@ def start_turn(
         request_fingerprint=request_fingerprint if idempotency_key else None,
     )
     reply = Message(thread=thread, role=Message.Role.ASSISTANT, status=Message.Status.STREAMING, in_reply_to=question)
-    may_be_stored = False
+    may_be_stored: Message | None = None
     try:
-        for attempt in retrying():
-            may_be_stored = False
-            with attempt, transaction.atomic():
+        for attempt in retrying(idempotent=True):
+            with attempt, pipeline():
                 if new_thread:
                     thread.save(force_insert=True)
-                elif not _touch(thread):
-                    raise ThreadGoneError
+                else:
+                    _touch(thread)
                 Message.objects.bulk_create([question, reply])
                 if new_thread and ask_for_title is not None:
                     ask_for_title(thread)
-                may_be_stored = True  # what follows is COMMIT
+                may_be_stored = copy(reply)  # what follows is COMMIT; another attempt has another time
     except IntegrityError as error:
-        if idempotency_key is None or "chat_message_once_per_key" not in str(error):
+        if constraints.is_thread_gone(error):
+            raise ThreadGoneError from error
+        if idempotency_key is not None and constraints.is_repeated_key(error):
+            earlier = earlier_turn(
+                author=author, idempotency_key=idempotency_key, request_fingerprint=request_fingerprint
+            )
+            if earlier.message.pk != question.pk:
+                return earlier
+        # By an attempt that nobody has heard of again.
+        elif not constraints.is_stored_already(error):
             raise
-        return earlier_turn(author=author, idempotency_key=idempotency_key, request_fingerprint=request_fingerprint)
     except (DatabaseError, InterfaceError):
-        if may_be_stored and in_doubt is not None:
-            in_doubt(reply)
+        if may_be_stored is not None and in_doubt is not None:
+            in_doubt(may_be_stored)
         raise
     return StartedTurn(thread=thread, message=question, reply=reply)
 
 
-def _touch(thread: Thread) -> bool:
-    """Lock a thread and put it on top of the list; false if it is gone."""
-    return bool(Thread.objects.filter(pk=thread.pk).update(updated_at=Now()))
+def _touch(thread: Thread) -> int:
+    """Lock a thread and put it on top of the list; 0 if it is gone."""
+    return Thread.objects.filter(pk=thread.pk).update(updated_at=Now())
 
 
 def earlier_turn(*, author: AbstractBaseUser, idempotency_key: UUID, request_fingerprint: str) -> StartedTurn:
@@ -240,7 +250,7 @@ def disown_replies(*, replies: Sequence[Message]) -> int:
     ).update(error=NEVER_BEGUN)
 
 
-@retry
+@retry(idempotent=True)
 def save_reply(
     *, reply: Message, content: str, status: str, error: str | None = None, tool_calls: Sequence[ToolCall] = ()
 ) -> bool:

@@ -26,6 +26,8 @@ MEANINGS = {
     ),
     504: "The database took too long to answer; try again after `Retry-After` seconds.",
 }
+# For views whose way of finding out who asks is a class of ours.
+TOKEN_OR_SESSION: list[dict[str, list[str]]] = [{"tokenAuth": []}, {"cookieAuth": []}]
 ALWAYS = (401, 403, 404, 406, 503, 504)
 
 IDEMPOTENCY_KEY = OpenApiParameter(

@@ -8,16 +8,17 @@ from uuid import UUID
 
 from django.http import HttpResponse
 from drf_spectacular.utils import extend_schema
-from rest_framework.exceptions import NotFound, ValidationError
+from rest_framework.exceptions import APIException, NotFound, ValidationError
 from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from chat import queries, services, unbegun, unsaved
 from chat.api import serializers
+from chat.api.arrivals import Arrival, SessionArrival, TokenArrival
 from chat.api.base import ChatAPIView
 from chat.api.problems import Conflict, KeyReused, problem
-from chat.api.schema import IDEMPOTENCY_KEY, turn_responses
+from chat.api.schema import IDEMPOTENCY_KEY, TOKEN_OR_SESSION, turn_responses
 from chat.api.throttles import ChatThrottle
 from chat.following import Follower
 from chat.models import Thread
@@ -39,13 +40,19 @@ class EventStreamRenderer(BaseRenderer):
 
 
 class TurnView(ChatAPIView):
+    authentication_classes = [TokenArrival, SessionArrival]
     renderer_classes = [JSONRenderer, EventStreamRenderer]
     throttle_classes = [ChatThrottle]
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         # Before anything asks the database.
         self._began = time.monotonic()
+        self.arrival = Arrival(self.named_thread(request))
         super().initial(request, *args, **kwargs)
+
+    def named_thread(self, request: Request) -> UUID | None:
+        """The thread that is to be looked up with whoever asks."""
+        return None
 
     def patience(self) -> Patience:
         """What this request leaves to the reply of the time that it may wait for the database."""
@@ -61,32 +68,39 @@ class TurnView(ChatAPIView):
 
 
 class ChatView(TurnView):
+    def named_thread(self, request: Request) -> UUID | None:
+        self._mistake: APIException | None = None
+        try:
+            asked = serializers.ChatRequest(data=request.data)
+            asked.is_valid(raise_exception=True)
+        except APIException as error:
+            # Told to those only who may come in.
+            self._mistake = error
+            return None
+        self._asked = asked.validated_data
+        return self._asked.get("thread")
+
     @extend_schema(
         operation_id="chat",
         summary="Ask the assistant",
+        auth=TOKEN_OR_SESSION,
         request=serializers.ChatRequest,
         parameters=[IDEMPOTENCY_KEY],
         responses=turn_responses(serializers.Answer, 400, 409, 413, 415, 422, 429),
     )
     def post(self, request: Request) -> HttpResponse:
-        asked = serializers.ChatRequest(data=request.data)
-        asked.is_valid(raise_exception=True)
+        if self._mistake is not None:
+            raise self._mistake
         key = _idempotency_key(request)
-        thread = self._thread(request, asked.validated_data.get("thread"))
         # Read first: when the question is stored, nothing may fail any more before its reply begins.
-        history = queries.history(thread) if thread else []
-        started = self._start(request, asked.validated_data["message"], thread, key)
+        place = self.arrival.place_of(request.user)
+        if place is None and self.arrival.thread_id is not None:
+            raise NotFound(NO_THREAD)
+        history = place.history if place else []
+        started = self._start(request, self._asked["message"], place.thread if place else None, key)
         if not started.is_new:
             return self.answer(request, Follower(started, patience=self.patience()))
         return self.answer(request, Turn(started, history=history, patience=self.patience()))
-
-    def _thread(self, request: Request, thread_id: UUID | None) -> Thread | None:
-        if thread_id is None:
-            return None
-        thread = queries.threads_of(request.user).filter(pk=thread_id).first()
-        if thread is None:
-            raise NotFound(NO_THREAD)
-        return thread
 
     def _start(self, request: Request, message: str, thread: Thread | None, key: UUID | None) -> StartedTurn:
         try:
@@ -108,6 +122,7 @@ class RetryView(TurnView):
     @extend_schema(
         operation_id="retry",
         summary="Ask again for a reply that broke off",
+        auth=TOKEN_OR_SESSION,
         request=None,
         responses=turn_responses(serializers.Answer, 409, 429),
     )

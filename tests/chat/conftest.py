@@ -87,6 +87,7 @@ def api(alice: Any, api_of: Callable[[Any], APIClient]) -> APIClient:
 
 @pytest.fixture
 def nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What became of a COMMIT that was not answered stays unknown."""
+    """What became of a COMMIT that was not answered stays unknown, and nobody finds out by trying again."""
     if connection.settings_dict["ENGINE"] == "dbresilience":
-        monkeypatch.setitem(connection.settings_dict["OPTIONS"], "resilience", {"commit_lookup": False})
+        options = {"commit_lookup": False, "retry_attempts": 1}
+        monkeypatch.setitem(connection.settings_dict["OPTIONS"], "resilience", options)

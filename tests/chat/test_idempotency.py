@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,14 +11,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import connection, connections
+from django.db import connections
 from django.utils import timezone
 from rest_framework.test import APIClient
 
-from chat import limits, services, unbegun
+from chat import limits
 from chat.agents import AgentError, ToolCallRequested
 from chat.models import Message, Thread, ToolCall
-from tests.chat.commits import interrupt_commit
 from tests.chat.events import STREAM, events
 from tests.support.postgres import wait_until
 
@@ -213,71 +211,3 @@ def test_a_reply_that_its_process_could_only_not_save_is_left_to_it(
     *_, (_, done) = again
     assert done == first
     assert agent.calls == 1
-
-
-@pytest.mark.skipif(
-    connection.settings_dict["ENGINE"] != "dbresilience", reason="Django's own backend does not look it up"
-)
-@pytest.mark.parametrize("stored", [True, False])
-def test_nobody_notices_an_interrupted_commit(
-    api: APIClient, agent: Any, key: str, monkeypatch: pytest.MonkeyPatch, stored: bool
-) -> None:
-    """It is looked up; what was stored is answered, what was not is stored again."""
-    interrupt_commit(monkeypatch, stored=stored)
-    assert ask(api, key).status_code == 200
-    assert [message.role for message in Message.objects.order_by("pk")] == ["user", "assistant"]
-    assert (Thread.objects.count(), agent.calls) == (1, 1)
-
-
-@pytest.mark.usefixtures("nobody_looks")
-@pytest.mark.parametrize("stored", [True, False])
-@pytest.mark.parametrize("where", ["the same process", "another process"])
-def test_a_request_whose_commit_was_interrupted_is_stored_once(
-    api: APIClient, agent: Any, key: str, monkeypatch: pytest.MonkeyPatch, stored: bool, where: str
-) -> None:
-    """Where nobody can look: whether it happened or not, the same request again settles it, at once."""
-    monkeypatch.setattr(limits, "UNBEGUN_TELL_SECONDS", 0.05)
-    if where == "the same process":
-        monkeypatch.setattr(unbegun, "_tell_all", lambda _: None)
-    interrupt_commit(monkeypatch, stored=stored)
-    answer = ask(api, key)
-    assert answer.status_code == 503
-    if connection.settings_dict["ENGINE"] == "dbresilience":
-        assert answer.json()["outcome_unknown"] is True
-    wait_until(lambda: api.get("/api/threads").status_code == 200, what="the database's return")
-    assert Message.objects.count() == (2 if stored else 0)
-    if where == "another process":
-        # What that knows is what the database knows.
-        if stored:
-            wait_until(lambda: Message.objects.filter(error=services.NEVER_BEGUN).exists(), what="word of it")
-        unbegun.forget_all()
-
-    # Nobody has begun the reply, and nobody waits until that shows.
-    began = time.monotonic()
-    assert ask(api, key).status_code == 200
-    assert time.monotonic() - began < limits.TAKE_OVER_SECONDS
-    assert [(message.role, message.status, message.error) for message in Message.objects.order_by("pk")] == [
-        ("user", "complete", None),
-        ("assistant", "complete", None),
-    ]
-    assert Thread.objects.count() == 1
-    assert agent.calls == 1
-
-
-def test_a_reply_that_somebody_has_touched_is_not_disowned(api: APIClient, alice: Any, agent: Any, key: str) -> None:
-    """Two asked again for it, and the one who does not know whether it got it did not."""
-    turn = services.start_turn(author=alice, message="Hello", idempotency_key=uuid.UUID(key))
-    in_doubt = Message.objects.get(pk=turn.reply.pk)
-    Message.objects.filter(pk=turn.reply.pk).update(updated_at=timezone.now())
-    assert services.disown_replies(replies=[in_doubt]) == 0
-    assert services.disown_replies(replies=[Message.objects.get(pk=turn.reply.pk)]) == 1
-
-
-@pytest.mark.parametrize("limit", ["UNBEGUN_REPLIES", "ABANDONED_SECONDS"])
-def test_what_is_remembered_of_replies_that_nobody_writes_is_bounded(
-    alice: Any, monkeypatch: pytest.MonkeyPatch, limit: str
-) -> None:
-    monkeypatch.setattr(limits, limit, 0)
-    monkeypatch.setattr(limits, "UNBEGUN_TELL_SECONDS", 0.05)
-    unbegun.disown(services.start_turn(author=alice, message="Hello").reply)
-    wait_until(lambda: not unbegun.count(), what="oblivion")

@@ -233,10 +233,10 @@ def test_nothing_fails_between_the_question_and_its_reply(
     turn = services.start_turn(author=alice, message="Why?")
     Message.objects.filter(pk=turn.reply.pk).update(status="interrupted")
 
-    def away(*_: Any) -> None:
+    def away(*_: Any, **__: Any) -> None:
         raise OperationalError("the connection is closed")
 
-    for name in ("history", "history_before"):
+    for name in ("place_in", "history_before"):
         monkeypatch.setattr(queries, name, away)
     if request_name == "ask":
         answer = api.post("/api/chat", {"message": "And?", "thread": str(turn.thread.pk)})
