@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, overload
 
 import psycopg
-from django.db import DEFAULT_DB_ALIAS, Error, connections
+from django.db import DEFAULT_DB_ALIAS, Error, InterfaceError, OperationalError, connections
 
 from . import signals
 from .deadlines import seconds_left, spend
@@ -32,6 +32,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _GIVEN_UP = "_dbresilience_given_up"
+_TELLS_NOTHING = (OperationalError, psycopg.OperationalError, InterfaceError, psycopg.InterfaceError)
 
 
 @overload
@@ -144,6 +145,7 @@ class _Attempts:
         self._delay_seconds = 0.0
         self._unit = self._parent = current_unit.get()
         self._around: dict[str, int | None] = {}
+        self._unknown: BaseException | None = None
 
     def __iter__(self) -> _Attempts:
         return self
@@ -174,6 +176,15 @@ class _Attempts:
         if not isinstance(error, (Error, psycopg.Error)):
             return False
         meaning = classify(error)
+        self._again = self._may_go_again(error, meaning)
+        if self._again and meaning == OUTCOME_UNKNOWN:
+            self._unknown = error
+        elif not self._again and self._unknown is not None and isinstance(error, _TELLS_NOTHING):
+            # That another attempt failed does not make known what became of an earlier one.
+            raise self._unknown
+        return self._again
+
+    def _may_go_again(self, error: BaseException, meaning: Classification) -> bool:
         if not _undone(error, meaning, even_if_unknown=self._idempotent) or retries_are_off.get():
             return False
         wrapper: Any = connections[self._using]
@@ -193,7 +204,6 @@ class _Attempts:
         else:
             wrapper.release_early()
         emit(signals.unit_repeated, self._using, delay_seconds=self._delay_seconds, **details)
-        self._again = True
         return True
 
     def _most_attempts(self, resources: DatabaseResources) -> int:

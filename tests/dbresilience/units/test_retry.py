@@ -18,8 +18,8 @@ from dbresilience import (
 )
 from dbresilience.base import DatabaseWrapper
 from dbresilience.repeating import delay_seconds
-from tests.dbresilience.conftest import MakeWrapper, in_thread, run
-from tests.support.postgres import ThrowawayPostgres
+from tests.dbresilience.conftest import MakeWrapper, in_thread, run, works
+from tests.support.postgres import ThrowawayPostgres, wait_until
 from tests.support.protocol import is_commit
 from tests.support.proxy import ANSWERED, SEEN, Proxy
 
@@ -148,6 +148,30 @@ def test_an_unknown_outcome_never_goes_again(one: DatabaseWrapper, proxy: Proxy,
     assert (unit.runs, told) == (1, [])
     time.sleep(0.3)
     assert unit.value == 1
+
+
+@pytest.mark.parametrize("is_refused", [True, False])
+def test_an_outcome_stays_unknown_unless_another_attempt_finds_it_out(
+    make_wrapper: MakeWrapper, database_url: str, proxy: Proxy, is_refused: bool
+) -> None:
+    """Whoever is told "unavailable" would take it for undone, and do it again."""
+    wrapper = make_wrapper(url=proxy.url(database_url), resilience={"commit_lookup": False})
+    run(wrapper, "CREATE TABLE kept (n int PRIMARY KEY)")
+    runs: list[int] = []
+
+    @retry(using=wrapper.alias, idempotent=True)
+    def unit() -> None:
+        runs.append(1)
+        with transaction.atomic(using=wrapper.alias):
+            run(wrapper, "INSERT INTO kept VALUES (1)")
+
+    proxy.cut_when(is_commit, after=ANSWERED, then=proxy.refuse if is_refused else None)
+    with pytest.raises(CommitOutcomeUnknown if is_refused else IntegrityError):
+        unit()
+    assert len(runs) == 2
+    proxy.restore()
+    wait_until(lambda: works(wrapper))
+    assert run(wrapper, "SELECT n FROM kept") == [(1,)]
 
 
 def _in_use_between_attempts(wrapper: DatabaseWrapper, around: Any = None) -> list[int]:
