@@ -11,6 +11,7 @@ from django.contrib.postgres.indexes import GinIndex
 from django.contrib.postgres.search import SearchVector
 from django.db import models
 from django.db.models import Q
+from django.utils import timezone
 
 from chat.identifiers import new_id
 from chat.limits import TITLE_CHARACTERS
@@ -68,7 +69,8 @@ class Message(models.Model):
         default=1, help_text="How often the assistant was asked; only the newest attempt may write."
     )
     created_at = models.DateTimeField(auto_now_add=True)
-    updated_at = models.DateTimeField(auto_now_add=True)
+    # A reply that may be stored is known by it (`services.disown_replies`): another attempt at storing it keeps it.
+    updated_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:
         indexes = [

@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from copy import copy
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -134,7 +133,7 @@ def start_turn(
         request_fingerprint=request_fingerprint if idempotency_key else None,
     )
     reply = Message(thread=thread, role=Message.Role.ASSISTANT, status=Message.Status.STREAMING, in_reply_to=question)
-    may_be_stored: Message | None = None
+    may_be_stored = False
     try:
         for attempt in retrying(idempotent=True):
             with attempt, pipeline():
@@ -145,7 +144,7 @@ def start_turn(
                 Message.objects.bulk_create([question, reply])
                 if new_thread and ask_for_title is not None:
                     ask_for_title(thread)
-                may_be_stored = copy(reply)  # what follows is COMMIT; another attempt has another time
+                may_be_stored = True  # what follows is COMMIT
     except IntegrityError as error:
         if constraints.is_thread_gone(error):
             raise ThreadGoneError from error
@@ -159,8 +158,8 @@ def start_turn(
         elif not constraints.is_stored_already(error):
             raise
     except (DatabaseError, InterfaceError):
-        if may_be_stored is not None and in_doubt is not None:
-            in_doubt(may_be_stored)
+        if may_be_stored and in_doubt is not None:
+            in_doubt(reply)
         raise
     return StartedTurn(thread=thread, message=question, reply=reply)
 

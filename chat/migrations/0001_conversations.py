@@ -4,6 +4,7 @@ import chat.identifiers
 import django.contrib.postgres.indexes
 import django.contrib.postgres.search
 import django.db.models.deletion
+import django.utils.timezone
 from django.conf import settings
 from django.db import migrations, models
 
@@ -39,7 +40,7 @@ class Migration(migrations.Migration):
                 ('request_fingerprint', models.CharField(editable=False, max_length=64, null=True)),
                 ('attempt', models.PositiveSmallIntegerField(default=1, help_text='How often the assistant was asked; only the newest attempt may write.')),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('updated_at', models.DateTimeField(auto_now_add=True)),
+                ('updated_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
                 ('author', models.ForeignKey(db_index=False, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='+', to=settings.AUTH_USER_MODEL)),
                 ('in_reply_to', models.OneToOneField(null=True, on_delete=django.db.models.deletion.CASCADE, related_name='reply', to='chat.message')),
                 ('thread', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='messages', to='chat.thread')),

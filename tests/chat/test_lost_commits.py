@@ -101,6 +101,21 @@ def test_a_request_whose_commit_was_interrupted_is_stored_once(
     assert agent.calls == 1
 
 
+@pytest.mark.skipif(
+    connection.settings_dict["ENGINE"] != "dbresilience", reason="Django's own backend runs nothing again"
+)
+def test_a_reply_is_disowned_whichever_attempt_has_stored_it(
+    api: APIClient, agent: Any, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else whoever asks again would wait until it looks abandoned."""
+    monkeypatch.setattr(limits, "UNBEGUN_TELL_SECONDS", 0.05)
+    monkeypatch.setitem(connection.settings_dict["OPTIONS"], "resilience", {"commit_lookup": False})
+    interrupt_commit(monkeypatch, stored=True, times=3)
+    answer = ask(api, key)
+    assert (answer.status_code, answer.json()["outcome_unknown"]) == (503, True)
+    wait_until(lambda: Message.objects.filter(error=services.NEVER_BEGUN).exists(), what="word of it")
+
+
 def test_a_reply_that_somebody_has_touched_is_not_disowned(api: APIClient, alice: Any, agent: Any, key: str) -> None:
     """Two asked again for it, and the one who does not know whether it got it did not."""
     turn = services.start_turn(author=alice, message="Hello", idempotency_key=uuid.UUID(key))
