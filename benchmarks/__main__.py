@@ -14,6 +14,7 @@ import random
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 
 import django
 from django.conf import settings
@@ -22,7 +23,7 @@ from config import embedded
 from config.postgres import PostgresServer, program
 from config.startup import var_folder
 
-from . import crowd, instructions, outages, promotion, queries, turns
+from . import crowd, instructions, outages, promotion, queries, rtt, turns
 from .setups import BASELINE, DATABASE, Settings, pgbouncer, setups
 
 PACKAGES = ("Django", "psycopg", "psycopg-pool", "django-pg-real-pool", "django-db-connection-pool", "gunicorn")
@@ -31,9 +32,10 @@ PACKAGES = ("Django", "psycopg", "psycopg-pool", "django-pg-real-pool", "django-
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "--only", choices=["queries", "instructions", "turns", "crowd", "outages"], help="one part (all)"
+        "--only", choices=["queries", "instructions", "rtt", "turns", "crowd", "outages"], help="one part (all)"
     )
     parser.add_argument("--rounds", type=int, default=3000, help="measured requests of each kind (3000)")
+    parser.add_argument("--rtt-rounds", type=int, default=100, help="measured turns at a distance (100)")
     parser.add_argument("--turn-rounds", type=int, default=3, help="measured runs of turns (3)")
     parser.add_argument("--turn-seconds", type=float, default=4, help="length of each (4)")
     parser.add_argument("--outage-rounds", type=int, default=3, help="how often each short outage is made (3)")
@@ -46,14 +48,21 @@ def main() -> int:
         print(_outages(given), flush=True)
         return 0
     server = embedded.join(var_folder() / "bench" / "postgres", database=DATABASE, options={"fsync": "off"})
-    with pgbouncer(server, turns.POOL_SIZE) as bouncer:
-        compared = setups(server, turns.POOL_SIZE, bouncer)
-        if given.setup:
-            compared = {n: s for n, s in compared.items() if n == BASELINE or any(part in n for part in given.setup)}
+    with ExitStack() as stack:
+        bouncer = stack.enter_context(pgbouncer(server, turns.POOL_SIZE))
+        compared = _chosen(setups(server, turns.POOL_SIZE, bouncer), given)
+        near, distant = stack.enter_context(rtt.near_and_far()) if given.only in (None, "rtt") else ({}, {})
         aliases = {f"setup{number}": name for number, name in enumerate(compared)}
+        near_aliases = {f"near{number}": name for number, name in enumerate(_chosen(near, given))}
+        far_aliases = {f"far{number}": name for number, name in enumerate(_chosen(distant, given))}
         settings.configure(
-            DATABASES={"default": compared[BASELINE], **{alias: compared[name] for alias, name in aliases.items()}},
-            INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth", "dbresilience"],
+            DATABASES={
+                "default": compared[BASELINE],
+                **{alias: compared[name] for alias, name in aliases.items()},
+                **{alias: near[name] for alias, name in near_aliases.items()},
+                **{alias: distant[name] for alias, name in far_aliases.items()},
+            },
+            INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth", "dbresilience", *rtt.APPS],
             DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
             SECRET_KEY="only-for-measuring",
             USE_TZ=True,
@@ -65,6 +74,9 @@ def main() -> int:
             for title, work in queries.KINDS.items():
                 times = queries.measure(list(aliases), work, given.rounds)
                 print(queries.table(title, {aliases[alias]: taken for alias, taken in times.items()}), flush=True)
+        if given.only in (None, "rtt"):
+            rtt.fill(next(iter(near_aliases)))
+            print(rtt.measure(near_aliases, far_aliases, given.rtt_rounds), flush=True)
         _close_all()
         if given.only in (None, "instructions"):
             table = instructions.measure(compared, list(queries.KINDS))
@@ -77,6 +89,11 @@ def main() -> int:
     if given.only is None:
         print(_outages(given), flush=True)
     return 0
+
+
+def _chosen(compared: dict[str, Settings], given: argparse.Namespace) -> dict[str, Settings]:
+    parts = given.setup or [""]
+    return {name: at for name, at in compared.items() if name == BASELINE or any(part in name for part in parts)}
 
 
 def _turns(

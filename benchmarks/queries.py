@@ -17,18 +17,32 @@ Work = Callable[[str, int], None]
 
 def measure(aliases: list[str], work: Work, rounds: int) -> dict[str, list[float]]:
     """Return the seconds of `rounds` requests on each alias, in turn and in changing order."""
-    times: dict[str, list[float]] = {alias: [] for alias in aliases}
-    order = list(aliases)
-    for number in range(-50, rounds):
+    return interleaved({alias: bound(alias, work) for alias in aliases}, rounds, warm_rounds=50)
+
+
+def bound(alias: str, work: Work) -> Callable[[int], None]:
+    """Return `work` as a request of its own."""
+
+    def one(number: int) -> None:
+        with request(alias):
+            work(alias, number)
+
+    return one
+
+
+def interleaved(works: dict[str, Callable[[int], None]], rounds: int, *, warm_rounds: int) -> dict[str, list[float]]:
+    """Return the seconds of `rounds` calls of each, in turn and in changing order; each is given a user's number."""
+    times: dict[str, list[float]] = {name: [] for name in works}
+    order = list(works)
+    for number in range(-warm_rounds, rounds):
         # A fixed order would give each set-up the same neighbour's caches.
         random.shuffle(order)
-        for alias in order:
+        for name in order:
             began = time.perf_counter()
-            with request(alias):
-                work(alias, number % USERS + 1)
+            works[name](number % USERS + 1)
             taken = time.perf_counter() - began
             if number >= 0:
-                times[alias].append(taken)
+                times[name].append(taken)
         if number % 500 == 0 and sys.stderr.isatty():
             print(f"\r  {number}/{rounds}", end="\r", file=sys.stderr, flush=True)
     return times
@@ -72,16 +86,17 @@ def transaction(alias: str, number: int) -> None:
 KINDS: dict[str, Work] = {"One get()": one_get, "Five get()": five_gets, "A transaction of two": transaction}
 
 
-def fill() -> None:
+def fill(alias: str = "default") -> None:
     """Make the tables and their rows."""
     from django.contrib.auth.models import User
     from django.core.management import call_command
-    from django.db import connection
+    from django.db import connections
 
-    call_command("migrate", verbosity=0)
-    User.objects.all().delete()
-    User.objects.bulk_create(User(pk=number, username=f"user{number}") for number in range(1, USERS + 1))
-    connection.close()
+    call_command("migrate", database=alias, verbosity=0)
+    users = User.objects.using(alias)
+    users.all().delete()
+    users.bulk_create(User(pk=number, username=f"user{number}") for number in range(1, USERS + 1))
+    connections[alias].close()
 
 
 def table(title: str, times: dict[str, list[float]]) -> str:

@@ -125,6 +125,7 @@ def test_every_module_says_what_it_is_for_and_fits_a_head() -> None:
     ("arguments", "tables"),
     [
         ("--only queries --rounds 3", 3),
+        ("--only rtt --rtt-rounds 3 --setup dbresilience", 2),
         ("--only turns --turn-rounds 1 --turn-seconds 0.5 --setup dbresilience", 2),
         ("--only outages --outage-rounds 1 --short-seconds 2 --away-seconds 2 --setup dbresilience", 2),
     ],
