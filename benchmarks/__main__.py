@@ -24,7 +24,7 @@ from config.postgres import PostgresServer, program
 from config.startup import var_folder
 
 from . import crowd, instructions, outages, promotion, queries, rtt, turns
-from .setups import BASELINE, DATABASE, Settings, pgbouncer, setups
+from .setups import BASELINE, DATABASE, OURS, Settings, pgbouncer, setups
 
 PACKAGES = ("Django", "psycopg", "psycopg-pool", "django-pg-real-pool", "django-db-connection-pool", "gunicorn")
 
@@ -99,12 +99,17 @@ def _chosen(compared: dict[str, Settings], given: argparse.Namespace) -> dict[st
 def _turns(
     server: PostgresServer, compared: dict[str, Settings], model_seconds: float, given: argparse.Namespace
 ) -> None:
+    if OURS in compared:
+        compared = compared | {turns.TOGETHER: compared[OURS]}
     outcomes: dict[str, list[turns.Outcome]] = {name: [] for name in compared}
     for number in range(given.turn_rounds):
         for name in random.sample(list(compared), len(compared)):
             if sys.stderr.isatty():
                 print(f"\r  round {number + 1}: {name:40}", end="\r", file=sys.stderr, flush=True)
-            found = turns.run(server, compared[name], model_seconds=model_seconds, seconds=given.turn_seconds)
+            path = "together" if name == turns.TOGETHER else "turn"
+            found = turns.run(
+                server, compared[name], model_seconds=model_seconds, seconds=given.turn_seconds, path=path
+            )
             outcomes[name].append(found)
     title = f"{turns.CLIENTS} clients, a model of {model_seconds * 1000:.0f} ms, pools of {turns.POOL_SIZE}"
     print(turns.table(title, outcomes), flush=True)

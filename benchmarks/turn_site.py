@@ -33,7 +33,7 @@ from django.db import transaction  # noqa: E402
 from django.http import HttpRequest, HttpResponse, JsonResponse  # noqa: E402
 from django.urls import path  # noqa: E402
 
-from dbresilience import signals  # noqa: E402
+from dbresilience import gather, pipeline, signals  # noqa: E402
 
 MODEL_SECONDS = float(os.environ["BENCH_MODEL_SECONDS"])
 waits: list[float] = []
@@ -68,10 +68,26 @@ def turn(request: HttpRequest, number: int) -> HttpResponse:
     return HttpResponse(f"{user.username} {groups}")
 
 
+def turn_together(request: HttpRequest, number: int) -> HttpResponse:
+    """The same with what dbresilience has for it: three round trips instead of nine."""
+    (user,), groups = gather(User.objects.filter(pk=number), Group.objects.count)
+    with pipeline():
+        User.objects.filter(pk=number).update(first_name="asks")
+    time.sleep(MODEL_SECONDS)
+    with pipeline():
+        User.objects.filter(pk=number).update(first_name="has its answer")
+    return HttpResponse(f"{user.username} {groups}")
+
+
 def look(request: HttpRequest, number: int) -> HttpResponse:
     """One query."""
     return HttpResponse(User.objects.get(pk=number).username)
 
 
-urlpatterns: list[Any] = [path("turn/<int:number>", turn), path("look/<int:number>", look), path("waited", waited)]
+urlpatterns: list[Any] = [
+    path("turn/<int:number>", turn),
+    path("together/<int:number>", turn_together),
+    path("look/<int:number>", look),
+    path("waited", waited),
+]
 application = WSGIHandler()

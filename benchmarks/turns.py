@@ -20,12 +20,14 @@ import psycopg
 from config.postgres import PostgresServer
 from tests.support.ports import free_port
 
-from .setups import BASELINE, DATABASE, Settings
+from .setups import BASELINE, DATABASE, OURS, Settings
 
 CLIENTS = 50
 THREADS = 64
 POOL_SIZE = 5
 WARM_SECONDS = 1.0
+TOGETHER = f"{OURS}, gather and pipeline"
+"""The set-up whose turn is written with them."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,12 @@ class Outcome:
     sessions: int
 
 
-def run(server: PostgresServer, database: Settings, *, model_seconds: float, seconds: float) -> Outcome:
+def run(
+    server: PostgresServer, database: Settings, *, model_seconds: float, seconds: float, path: str = "turn"
+) -> Outcome:
     """Serve one set-up and ask it for `seconds`."""
     with served(database, model_seconds) as port:
-        return ask(server, port, seconds)
+        return ask(server, port, seconds, path)
 
 
 @contextmanager
@@ -84,7 +88,7 @@ def _wait_for(port: int) -> None:
             return
 
 
-def ask(server: PostgresServer, port: int, seconds: float) -> Outcome:
+def ask(server: PostgresServer, port: int, seconds: float, path: str = "turn") -> Outcome:
     """Let every client ask again and again for `seconds`, after a second in which they come at any moment."""
     answered = [0] * CLIENTS
     errors = [0] * CLIENTS
@@ -95,7 +99,7 @@ def ask(server: PostgresServer, port: int, seconds: float) -> Outcome:
         time.sleep(random.random() * WARM_SECONDS)
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=90)
         while time.monotonic() < ends:
-            connection.request("GET", f"/turn/{number + 1}")
+            connection.request("GET", f"/{path}/{number + 1}")
             response = connection.getresponse()
             response.read()
             now = time.monotonic()
