@@ -38,6 +38,7 @@ IS_SUPPORTED = psycopg.Pipeline.is_supported()
 
 
 MOST_WAITING = 1000
+MOST_BYTES = 1_000_000
 """So many are sent without being asked for: a loop over a million rows must not fill the memory."""
 
 
@@ -82,12 +83,19 @@ class Batch:
         self.is_collecting = False
         self.answered: tuple[Waiting, PGresult] | None = None
         self._changes_rows = False
+        self._bytes = 0
         self._slow: list[tuple[Waiting, float, float]] = []
 
     def add(self, statement: Waiting, *, changes_rows: bool) -> None:
         """Let a statement wait."""
         self.waiting.append(statement)
         self._changes_rows = self._changes_rows or changes_rows
+        self._bytes += len(statement.text)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it is time to send what waits."""
+        return len(self.waiting) >= MOST_WAITING or self._bytes >= MOST_BYTES
 
     def drop(self, *, back_to: str | None = None) -> None:
         """Forget what waits, since it is undone before it was done.
@@ -125,7 +133,7 @@ class Batch:
         """
         connection: Any = self.connection
         pgconn, lease = connection.pgconn, connection.lease
-        waiting, self.waiting = self.waiting, []
+        waiting, self.waiting, self._bytes = self.waiting, [], 0
         texts = [statement.text for statement in waiting]
         begins = not connection.autocommit and pgconn.transaction_status == _IDLE
         asks = self._changes_rows and _asks_for_id(connection, lease)

@@ -177,7 +177,9 @@ class LeasedCursorMixin(_Cursor):
         """Send what waits before a statement that does not wait itself; its time is not that statement's."""
         self.waits = False
         batch = getattr(self._conn, "batch", None)
-        if batch is not None and batch.waiting and not (batch.is_open and may_wait(unless_joined_by)):
+        if batch is None or not batch.waiting:
+            return
+        if batch.is_full or not (batch.is_open and may_wait(unless_joined_by)):
             batch.connection.send_waiting()
 
     def _begin(self, query: Any, now: float) -> Traits | None:

@@ -17,7 +17,7 @@ from psycopg.generators import execute
 from psycopg.pq import DiagnosticField, ExecStatus, Format, TransactionStatus
 from psycopg.pq.abc import PGresult
 
-from .batches import MOST_WAITING, Batch, NotSentYet, Waiting
+from .batches import Batch, NotSentYet, Waiting
 from .executing import LeasedCursorMixin
 from .session_state import may_wait, traits_of
 from .slow_queries import frames_around
@@ -107,8 +107,6 @@ class TextCursorMixin(LeasedCursorMixin):
         statement = Waiting(self, query, params, sent.query, frames)
         batch.add(statement, changes_rows=traits is not None and traits.changes_rows)
         self.waits = True
-        if len(batch.waiting) >= MOST_WAITING and not batch.is_collecting:
-            yield from batch.run()
 
     def receive(self, result: PGresult) -> None:
         """Take the result of a statement that waited.

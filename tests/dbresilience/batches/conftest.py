@@ -40,3 +40,13 @@ def far(make_wrapper: MakeWrapper, database_url: str, proxy: Proxy) -> DatabaseW
     wrapper = make_wrapper(url=proxy.url(database_url), pool={"max_size": 3})
     create_tables(wrapper)
     return wrapper
+
+
+@pytest.fixture
+def nothing_is_out(far: DatabaseWrapper) -> Iterator[None]:
+    """Whatever happened, no connection is still lent, and none has anything left that waits."""
+    yield
+    assert far.resources.snapshot().in_use == 0
+    pool = far.resources.pool
+    assert pool is not None
+    assert {each.batch for each in pool.recovery.physical.all()} <= {None}

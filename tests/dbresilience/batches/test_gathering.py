@@ -14,8 +14,8 @@ from dbresilience import gather, pipeline
 from dbresilience.base import DatabaseWrapper
 from tests.dbresilience.batches.programs import key
 from tests.dbresilience.batches.reads import fill
+from tests.dbresilience.batches.rows import create, items, names, owners
 from tests.dbresilience.batches.tables import Note, Owner, create_tables
-from tests.dbresilience.batches.test_pipelines import create, items, names, owners
 from tests.dbresilience.conftest import MakeWrapper, run, settings_for
 from tests.support.proxy import Proxy
 

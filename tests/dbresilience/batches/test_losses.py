@@ -1,4 +1,4 @@
-"""batches.py: the connection is lost, with statements that wait, that were sent, or that were never answered."""
+"""batches.py: the connection is lost, with statements that wait, or while it is read."""
 
 from __future__ import annotations
 
@@ -8,31 +8,17 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from django.db import IntegrityError, OperationalError, connections, transaction
+from django.db import OperationalError, connections, transaction
 
 from dbresilience import CommitOutcomeUnknown, classify, deadline, gather, pipeline, retry, signals
 from dbresilience.base import DatabaseWrapper
+from tests.dbresilience.batches.rows import create, end_session, names, owners, run_waiting
 from tests.dbresilience.batches.tables import Owner
-from tests.dbresilience.batches.test_pipelines import create, names, owners
 from tests.dbresilience.conftest import in_thread, pid_of, run
 from tests.support.postgres import ThrowawayPostgres
-from tests.support.protocol import is_commit
 from tests.support.proxy import ANSWERED, SEEN, SENT, Proxy
 
-
-@pytest.fixture(autouse=True)
-def nothing_is_out(far: DatabaseWrapper) -> Any:
-    """Whatever happened, no connection is still lent, and none has anything left that waits."""
-    yield
-    assert far.resources.snapshot().in_use == 0
-    pool = far.resources.pool
-    assert pool is not None
-    assert {each.batch for each in pool.recovery.physical.all()} <= {None}
-
-
-def end_session(postgres: ThrowawayPostgres, pid: int) -> None:
-    postgres.execute(f"SELECT pg_terminate_backend({pid})")
-    time.sleep(0.05)
+pytestmark = pytest.mark.usefixtures("nothing_is_out")
 
 
 # Before anything was sent
@@ -105,79 +91,6 @@ def test_the_end_of_a_block_does_not_end_that_of_another_holder(far: DatabaseWra
     may_end.set()
     thread.join()
     assert names(far) == ["owner 2"]
-
-
-# At COMMIT
-
-
-@pytest.mark.parametrize("after", [SENT, ANSWERED])
-def test_without_the_id_nobody_knows(far: DatabaseWrapper, proxy: Proxy, after: str) -> None:
-    hooks: list[int] = []
-    proxy.cut_when(is_commit, after=after)
-    with pytest.raises(CommitOutcomeUnknown, match="id is not known"), pipeline(using=far.alias):
-        create(far, 1)
-        far.on_commit(lambda: hooks.append(1))
-    assert hooks == []
-    assert names(far) == {SENT: [], ANSWERED: ["owner 1"]}[after]  # the server waits for the Sync that follows
-
-
-@pytest.mark.parametrize("after", [SENT, ANSWERED])
-def test_with_the_id_it_is_looked_up(far: DatabaseWrapper, proxy: Proxy, after: str) -> None:
-    """Some result had been asked for, and the id came along with it."""
-    hooks: list[int] = []
-    proxy.cut_when(is_commit, after=after)
-    with pipeline(using=far.alias):
-        create(far, 1)
-        assert owners(far).count() == 1
-        create(far, 2)
-        far.on_commit(lambda: hooks.append(1))
-    assert hooks == [1]
-    assert names(far) == ["owner 1", "owner 2"]
-
-
-def test_what_never_arrived_is_known_not_to_be_stored(far: DatabaseWrapper, proxy: Proxy) -> None:
-    proxy.cut_when(is_commit, after=SEEN)
-    with pytest.raises(OperationalError) as caught, pipeline(using=far.alias):
-        create(far, 1)
-        assert owners(far).count() == 1
-    assert classify(caught.value).name == "not_committed"
-    assert names(far) == []
-
-
-@pytest.mark.parametrize("after", [SEEN, SENT, ANSWERED])
-def test_a_unit_that_may_run_twice_stores_once(far: DatabaseWrapper, proxy: Proxy, after: str) -> None:
-    """The second run meets what the first has stored, and the primary key says so."""
-
-    @retry(using=far.alias, idempotent=True)
-    def work() -> str:
-        try:
-            with pipeline(using=far.alias):
-                create(far, 1)
-        except IntegrityError:
-            return "was there"
-        return "stored"
-
-    cut = proxy.cut_when(is_commit, after=after)
-    assert work() == {SEEN: "stored", SENT: "stored", ANSWERED: "was there"}[after]
-    assert cut.happened.is_set()
-    assert names(far) == ["owner 1"]
-
-
-def test_a_session_that_is_ended_within_it_is_undone(far: DatabaseWrapper, postgres: ThrowawayPostgres) -> None:
-    """The server says so in the place of a statement, so it never came to COMMIT."""
-    with pytest.raises(OperationalError) as caught, pipeline(using=far.alias):
-        create(far, 1)
-        pid = far.connection.info.backend_pid
-        run_waiting(far, "SELECT pg_sleep(5)")
-        killer = in_thread(lambda: (time.sleep(0.3), end_session(postgres, pid)))
-    killer.join()
-    assert classify(caught.value).name == "not_committed"
-    assert names(far) == []
-
-
-def run_waiting(wrapper: DatabaseWrapper, query: str) -> None:
-    with wrapper.cursor() as cursor:
-        cursor.execute(query)
 
 
 # Once more

@@ -9,7 +9,8 @@ import hypothesis
 from django.db import transaction
 
 from dbresilience import pipeline
-from tests.dbresilience.batches.programs import Boom, Operation, Run, Seen, programs
+from tests.dbresilience.batches.operations import programs
+from tests.dbresilience.batches.programs import Boom, Operation, Run, Seen
 from tests.dbresilience.batches.tables import empty_tables, rows_of
 
 EXAMPLES = int(os.environ.get("BATCHES_EXAMPLES", "100"))

@@ -6,8 +6,8 @@ from typing import Any
 
 from dbresilience import gather, pipeline, signals
 from dbresilience.base import DatabaseWrapper
+from tests.dbresilience.batches.rows import create, items, owners
 from tests.dbresilience.batches.tables import Item, create_tables
-from tests.dbresilience.batches.test_pipelines import create, items, owners
 from tests.dbresilience.conftest import MakeWrapper, run
 
 
