@@ -49,7 +49,7 @@ class Waiting(NamedTuple):
     query: str
     params: Any
     text: bytes
-    frames: tuple[Frame, ...]
+    site: Frame | None
     """From where it was executed, if slow ones are logged."""
 
 
@@ -105,6 +105,7 @@ class Batch:
         """
         kept = [number for number, statement in enumerate(self.waiting, 1) if statement.query == back_to]
         del self.waiting[kept[-1] if kept else 0 :]
+        self._bytes = sum(len(statement.text) for statement in self.waiting)
         self._end_if_closed()
 
     def close(self) -> None:
@@ -156,6 +157,8 @@ class Batch:
                 for statement in waiting:
                     statement.cursor.note_error(error, statement.query)
                 raise
+            if lease is not None:
+                lease.discard = True
         finally:
             # Also after a loss: who has the id can ask what became of it.
             if asks and len(answers) > len(texts) - 1 - commit:
@@ -178,7 +181,6 @@ class Batch:
                 self._note_duration(statement, seconds, lease)
         if answers and answers[-1].status not in _ANSWERED:
             raise psycopg.errors.error_from_result(answers[-1], encoding=pgconn._encoding)
-
         for statement in waiting:
             statement.cursor.note_stored(traits_of(statement.query, connection))
 
@@ -216,7 +218,7 @@ class Batch:
         log = self.connection.slow_query_log
         for statement, seconds, wait_seconds in slow:
             if log is not None:
-                log.report(statement.cursor, statement.query, statement.params, seconds, wait_seconds, statement.frames)
+                log.report(statement.cursor, statement.query, statement.params, seconds, wait_seconds, statement.site)
 
 
 def _exchange(

@@ -20,7 +20,7 @@ from psycopg.pq.abc import PGresult
 from .batches import Batch, NotSentYet, Waiting
 from .executing import LeasedCursorMixin
 from .session_state import may_wait, traits_of
-from .slow_queries import frames_around
+from .slow_queries import frame_of_application
 from .transaction_ids import ID, read_id
 
 if TYPE_CHECKING:
@@ -103,8 +103,7 @@ class TextCursorMixin(LeasedCursorMixin):
             return
         self._query = sent = self._convert_query(query, params)
         traits = traits_of(query, connection)
-        frames = frames_around() if self._log is not None else ()
-        statement = Waiting(self, query, params, sent.query, frames)
+        statement = Waiting(self, query, params, sent.query, None if self._log is None else frame_of_application())
         batch.add(statement, changes_rows=traits is not None and traits.changes_rows)
         self.waits = True
 

@@ -10,9 +10,9 @@ import logging
 import os
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
@@ -89,7 +89,7 @@ class SlowQueryLog:
         params: Any,
         duration_seconds: float,
         wait_seconds: float,
-        frames: Iterable[Frame] | None = None,
+        site: Frame | None = None,
     ) -> None:
         """Send `slow_query` for one finished statement. Never raises: the statement is done.
 
@@ -99,10 +99,10 @@ class SlowQueryLog:
             params: its values.
             duration_seconds: how long it took.
             wait_seconds: how long it waited for its connection.
-            frames: where it was executed, if not here.
+            site: from where it was executed, if not from here.
         """
         try:
-            self._report(cursor, query, params, duration_seconds, wait_seconds, frames)
+            self._report(cursor, query, params, duration_seconds, wait_seconds, site)
         except Exception:
             logger.exception("A slow query could not be reported")
 
@@ -113,7 +113,7 @@ class SlowQueryLog:
         params: Any,
         duration_seconds: float,
         wait_seconds: float,
-        frames: Iterable[Frame] | None,
+        site: Frame | None,
     ) -> None:
         request = current_request.get()
         emit(
@@ -126,47 +126,43 @@ class SlowQueryLog:
                 duration_seconds=duration_seconds,
                 wait_seconds=wait_seconds,
                 rows=cursor.rowcount,
-                call_site=call_site(frames),
+                call_site=call_site(site),
                 method=request.method if request else None,
                 path=request.path if request else None,
             ),
         )
 
 
-def call_site(frames: Iterable[Frame] | None = None) -> str:
+def call_site(frame: Frame | None = None) -> str:
     """Return ``file:line in function`` of the nearest frame that belongs to the application.
 
     Args:
-        frames: what was running, if not what runs now.
+        frame: that frame, if it is not of what runs now.
     """
-    library: Frame | None = None
-    for frame in _running() if frames is None else frames:
-        filename = frame[0].co_filename
-        if not _is_skipped(filename):
-            return _site(frame)
-        # Without a line of the application, that of a package it uses tells more than the thread's first.
-        if library is None and not filename.startswith((*_NEVER, _STANDARD_LIBRARY, "<")):
-            library = frame
-    return _site(library) if library is not None else "no code of the application"
-
-
-def frames_around() -> tuple[Frame, ...]:
-    """Remember what runs now, for `call_site`: cheap, since most statements are quick and never asked for theirs."""
-    return tuple(_running())
-
-
-def _running() -> Iterator[Frame]:
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        yield frame.f_code, frame.f_lineno
-        frame = frame.f_back
-
-
-def _site(frame: Frame) -> str:
+    frame = frame or frame_of_application()
+    if frame is None:
+        return "no code of the application"
     code, line = frame
     return f"{_short(code.co_filename)}:{line} in {code.co_name}"
 
 
+def frame_of_application() -> Frame | None:
+    """Return the nearest frame that belongs to the application; quick, since statements that wait all remember it."""
+    frame: FrameType | None = sys._getframe(1)
+    library: FrameType | None = None
+    while frame is not None:
+        filename = frame.f_code.co_filename
+        if not _is_skipped(filename):
+            break
+        # Without a line of the application, that of a package it uses tells more than the thread's first.
+        if library is None and not filename.startswith((*_NEVER, _STANDARD_LIBRARY, "<")):
+            library = frame
+        frame = frame.f_back
+    found = frame or library
+    return None if found is None else (found.f_code, found.f_lineno)
+
+
+@lru_cache(1000)
 def _is_skipped(filename: str) -> bool:
     return (
         filename.startswith(_SKIPPED)

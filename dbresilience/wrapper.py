@@ -168,14 +168,14 @@ class ResilienceMixin(OpeningMixin):
 
     def _savepoint_commit(self, sid: str) -> None:
         # Django releases a savepoint also after it has rolled back to it.
-        is_empty = self._batch is None or not self._batch.waiting
+        was_broken, is_empty = self.needs_rollback, self._batch is None or not self._batch.waiting
         with self._time_to_clean_up():
             try:
                 super()._savepoint_commit(sid)  # type: ignore[misc]  # not in the stubs
                 if not is_empty:
                     self.send_waiting()  # the errors of what is within are its own
             except BaseException:
-                self.needs_rollback = False  # Django goes back to the savepoint now
+                self.needs_rollback = was_broken  # else Django could not go back to the savepoint, which it does now
                 raise
 
     @property

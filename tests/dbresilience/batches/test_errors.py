@@ -59,6 +59,17 @@ def test_an_error_that_was_handled_two_blocks_within_is_raised_at_the_end(ours: 
     assert names(ours) == []
 
 
+def test_who_cannot_release_a_savepoint_has_mended_nothing(ours: DatabaseWrapper) -> None:
+    with pytest.raises(IntegrityError), pipeline(using=ours.alias):
+        sid = transaction.savepoint(using=ours.alias)
+        create(ours, 1, points=-1)
+        with suppress(IntegrityError):
+            owners(ours).count()
+        with pytest.raises(transaction.TransactionManagementError):
+            transaction.savepoint_commit(sid, using=ours.alias)
+        assert ours.needs_rollback
+
+
 def test_who_goes_back_by_hand_goes_on(ours: DatabaseWrapper) -> None:
     with pipeline(using=ours.alias):
         create(ours, 1)
