@@ -161,7 +161,12 @@ class ResilienceMixin(OpeningMixin):
             batch.failure = None  # it is undone, and whoever is around this block hears of it
 
     def set_rollback(self, rollback: bool) -> None:
-        """Set whether to roll back; who says that there is no need to has dealt with what had failed."""
+        """Set whether to roll back; who says that there is no need to has dealt with what had failed.
+
+        What waits is sent before, since a dry run is there to find errors.
+        """
+        if rollback:
+            self.send_waiting()
         super().set_rollback(rollback)
         if not rollback and self._batch is not None:
             self._batch.failure = None

@@ -119,6 +119,9 @@ def test_a_dry_run_finds_the_errors(ours: DatabaseWrapper) -> None:
         transaction.set_rollback(True, using=ours.alias)
     with pipeline(using=ours.alias):
         create(ours, 1)
+        with pytest.raises(IntegrityError), transaction.atomic(using=ours.alias):
+            create(ours, 2, points=-1)
+            transaction.set_rollback(True, using=ours.alias)
         transaction.set_rollback(True, using=ours.alias)
     assert names(ours) == []
 
