@@ -32,13 +32,23 @@ class HoldingMixin(ConnectingMixin):
         self._lease: Lease | None = None
         self._pins = 0
         self._busy = 0
+        self._begins_later = False
 
     def connect(self) -> None:
         """Take a connection from the pool; the ceremony is for new physical ones only."""
         resources = self.resources
         if resources.pool is None:
             super().connect()
-            return
+        elif self._begins_later:
+            self._take(resources).connection.autocommit = False
+            self.autocommit = self._begins_later = False
+        else:
+            self._start_anew()
+            if self._pins:
+                raise PinnedConnectionLost("The pinned connection was closed; what was set on it is gone.")
+            self._take(resources)
+
+    def _start_anew(self) -> None:
         self.in_atomic_block = False
         self.savepoint_ids = []
         self.atomic_blocks = []
@@ -48,9 +58,6 @@ class HoldingMixin(ConnectingMixin):
         self.errors_occurred = False
         self.health_check_done = True
         self.run_on_commit = []
-        if self._pins:
-            raise PinnedConnectionLost("The pinned connection was closed; what was set on it is gone.")
-        self._take(resources)
 
     def _take(self, resources: DatabaseResources) -> Lease:
         assert resources.pool is not None

@@ -70,30 +70,47 @@ class ResilienceMixin(OpeningMixin):
 
     def get_autocommit(self) -> bool:
         """Return the autocommit state, without taking a connection for the question."""
+        if self._begins_later:
+            return False
         if self.connection is None and not self.in_atomic_block and self.settings_dict["AUTOCOMMIT"]:
             return True
         return super().get_autocommit()
 
-    def set_autocommit(self, autocommit: bool, *args: Any, **kwargs: Any) -> None:
-        """Set autocommit; switching it on ends a transaction and with it the lease."""
+    def set_autocommit(self, autocommit: bool, force_begin_transaction_with_broken_autocommit: bool = False) -> None:
+        """Set autocommit; switching it on ends a transaction and with it the lease.
+
+        A transaction of `atomic()`, which is what the second argument tells, takes its connection with its first
+        cursor: until then it holds none.
+        """
+        is_atomic = force_begin_transaction_with_broken_autocommit
+        if is_atomic and not autocommit and self.connection is None and self._may_begin_later:
+            self.validate_no_atomic_block()
+            self._start_anew()
+            self.autocommit, self._begins_later = False, True
+            return
         if autocommit:
             lease = self._lease
             if (lease is None or (lease.discard and lease.connection.closed)) and self._is_leasing:
                 self._autocommit_without_connection()
             else:
-                super().set_autocommit(autocommit, *args, **kwargs)
+                super().set_autocommit(autocommit, is_atomic)
                 self.release_if_unneeded()
             return
         self._end_collecting()
         self._busy += 1  # a cursor that the garbage collector closes must not end the lease just now
         try:
-            super().set_autocommit(autocommit, *args, **kwargs)
+            super().set_autocommit(autocommit, is_atomic)
         finally:
             self._busy -= 1
 
     @property
     def _is_leasing(self) -> bool:
         return bool(self.settings_dict["AUTOCOMMIT"]) and self._pooled
+
+    @property
+    def _may_begin_later(self) -> bool:
+        # Where statements are logged, BEGIN is logged in its place; and a pin has its connection, or has lost it.
+        return self._is_leasing and not self._pins and not self.queries_logged
 
     def _autocommit_without_connection(self) -> None:
         """End a transaction whose connection is gone.
@@ -103,7 +120,7 @@ class ResilienceMixin(OpeningMixin):
         """
         self.validate_no_atomic_block()
         self._give_back()
-        self.autocommit = True
+        self.autocommit, self._begins_later = True, False
         if self.run_commit_hooks_on_set_autocommit_on:
             self.run_and_clear_commit_hooks()
             self.run_commit_hooks_on_set_autocommit_on = False
