@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any
 
 import psycopg
+from django.core.exceptions import EmptyResultSet
 from django.db import DEFAULT_DB_ALIAS, Error, connections
 from django.db.models import QuerySet
 from django.db.models.sql.compiler import cursor_iter
@@ -72,11 +73,24 @@ class _Trip:
         """What was let wait, and the number of its read."""
 
     def make(self) -> list[Any]:
+        # Before a connection is held and after it is given back, as far as that goes.
+        compiled = []
+        for number, read in enumerate(self._reads, 1):
+            with self._telling(number):
+                compiled.append(_Compiled(read) if isinstance(read, QuerySet) else read)
+        results = []
+        for number, result in enumerate(self._ask(compiled), 1):
+            with self._telling(number):
+                results.append(result.objects() if isinstance(result, _Compiled) else result)
+        return results
+
+    def _ask(self, reads: list[Any]) -> list[Any]:
+        """Return the result of each function, and each queryset with its rows."""
         with ExitStack() as stack:
             batches = [stack.enter_context(wrapper.batching()) for wrapper in self._wrappers]
             stack.callback(self._end, batches)
             finishing = []
-            for number, read in enumerate(self._reads, 1):
+            for number, read in enumerate(reads, 1):
                 with self._telling(number):
                     finishing.append(self._prepare(number, read))
             for wrapper, batch in zip(self._wrappers, batches, strict=True):
@@ -118,10 +132,11 @@ class _Trip:
 
     def _prepare(self, number: int, read: Any) -> Callable[[], Any]:
         """Let a read wait; returns what makes its result of the answer."""
-        wrapper: Any = connections[read.db] if isinstance(read, QuerySet) else self._using
+        is_queryset = isinstance(read, _Compiled)
+        wrapper: Any = connections[read.alias] if is_queryset else self._using
         batch: Batch = wrapper.connection.batch
         known = {id(statement) for statement in batch.waiting}
-        finish = _prepare_queryset(read) if isinstance(read, QuerySet) else _prepare_function(read, wrapper, batch)
+        finish = read.execute() if is_queryset else _prepare_function(read, wrapper, batch)
         added = [statement for statement in batch.waiting if id(statement) not in known]
         if finish is None:
             if len(added) == 1:
@@ -129,7 +144,7 @@ class _Trip:
             else:  # more than one query: it goes by itself, later
                 batch.waiting = [statement for statement in batch.waiting if id(statement) in known]
                 finish, added = read, []
-        elif not isinstance(read, QuerySet):
+        elif not is_queryset:
             self._is_free = False  # it was called to its end, and nobody knows what it did
         self._statements |= {id(statement): (number, statement) for statement in added}
         return finish
@@ -161,27 +176,38 @@ def _tell(error: BaseException, number: int) -> None:
     error.add_note(f"It was raised by read number {number} of gather().")
 
 
-def _prepare_queryset(read: QuerySet[Any, Any]) -> Callable[[], list[Any]]:
-    if read._result_cache is not None:
-        return lambda: list(read)
-    queryset: Any = read.all()
-    compiler = queryset.query.get_compiler(using=queryset.db)
-    cursor = compiler.execute_sql(CURSOR)
+class _Compiled:
+    """A queryset that waits."""
 
-    def answer(*args: Any, **kwargs: Any) -> Iterator[Any]:
-        if cursor is None:  # nothing can match
-            return iter([])
-        columns = compiler.col_count if compiler.has_extra_select else None
-        sentinel = compiler.connection.features.empty_fetchmany_value
-        return iter(list(cursor_iter(cursor, sentinel, columns, GET_ITERATOR_CHUNK_SIZE)))
+    def __init__(self, read: QuerySet[Any, Any]) -> None:
+        self._queryset: Any = read if read._result_cache is not None else read.all()
+        self.alias = self._queryset.db
+        self._compiler = self._queryset.query.get_compiler(using=self.alias)
+        self._rows: list[Any] = []
+        if read._result_cache is None:
+            with suppress(EmptyResultSet):  # nothing can match; whoever executes it deals with that
+                sql = self._compiler.as_sql()
+                self._compiler.as_sql = lambda *args, **kwargs: sql
 
-    def finish() -> list[Any]:
-        # The queryset makes its objects as ever, of rows that are there already.
-        compiler.execute_sql = answer
-        queryset.query.get_compiler = lambda *args, **kwargs: compiler
-        return list(queryset)
+    def execute(self) -> Callable[[], _Compiled]:
+        """Let it wait; returns what takes its rows."""
+        if self._queryset._result_cache is not None:
+            return lambda: self
+        return partial(self._fetch, self._compiler.execute_sql(CURSOR))
 
-    return finish
+    def _fetch(self, cursor: Any) -> _Compiled:
+        if cursor is not None:
+            compiler = self._compiler
+            columns = compiler.col_count if compiler.has_extra_select else None
+            sentinel = compiler.connection.features.empty_fetchmany_value
+            self._rows = list(cursor_iter(cursor, sentinel, columns, GET_ITERATOR_CHUNK_SIZE))
+        return self
+
+    def objects(self) -> list[Any]:
+        """Return the objects, which the queryset makes as ever, of rows that are there already."""
+        self._compiler.execute_sql = lambda *args, **kwargs: iter(self._rows)
+        self._queryset.query.get_compiler = lambda *args, **kwargs: self._compiler
+        return list(self._queryset)
 
 
 def _prepare_function(read: Callable[[], Any], wrapper: Any, batch: Batch) -> Callable[[], Any] | None:

@@ -8,6 +8,7 @@ import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.core.exceptions import ObjectDoesNotExist
 from django.db import IntegrityError, ProgrammingError, connections, transaction
+from django.db.models.sql.compiler import SQLCompiler
 from django.test.utils import CaptureQueriesContext
 
 from dbresilience import gather, pipeline
@@ -36,6 +37,27 @@ def test_reads_cost_one_round_trip(far: DatabaseWrapper, proxy: Proxy) -> None:
     assert found[0][0].owner.name == "b"
     assert proxy.round_trips - before == 1
     assert far.resources.snapshot().in_use == 0
+
+
+def test_no_connection_is_held_while_statements_and_objects_are_made(
+    ours: DatabaseWrapper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both take longer than a server that is near."""
+    fill(ours.alias)
+    in_use: list[int] = []
+
+    def noted(function: Any) -> Any:
+        def note(*args: Any, **kwargs: Any) -> Any:
+            in_use.append(ours.resources.snapshot().in_use)
+            return function(*args, **kwargs)
+
+        return note
+
+    monkeypatch.setattr(SQLCompiler, "as_sql", noted(SQLCompiler.as_sql))
+    monkeypatch.setattr(Owner, "from_db", noted(Owner.from_db))
+    found = gather(owners(ours), items(ours).select_related("owner").exclude(owner=None), using=ours.alias)
+    assert len(in_use) > len(found)
+    assert set(in_use) == {0}
 
 
 def test_within_a_transaction_it_begins_that(far: DatabaseWrapper, proxy: Proxy) -> None:
