@@ -69,6 +69,7 @@ class Batch:
         failed: the statement that failed, if one has.
         failure: its error, for the end of the block, until it is undone or was raised by whoever asked for its result.
         is_collecting: whether to ask for a result ends the function that asks, instead of sending what waits.
+        has_ended_function: whether that has happened.
         answered: a statement and its result, for the function that executes it anew.
         is_open: whether more may come; one that is closed ends with what waits.
     """
@@ -80,7 +81,7 @@ class Batch:
         self.failed: Waiting | None = None
         self.failure: psycopg.Error | None = None
         self.is_open = True
-        self.is_collecting = False
+        self.is_collecting = self.has_ended_function = False
         self.answered: tuple[Waiting, PGresult] | None = None
         self._changes_rows = False
         self._bytes = 0
@@ -91,6 +92,16 @@ class Batch:
         self.waiting.append(statement)
         self._changes_rows = self._changes_rows or changes_rows
         self._bytes += len(statement.text)
+
+    def end_function(self) -> None:
+        """End the function that is called, if only its statement is wanted.
+
+        Raises:
+            NotSentYet: it is.
+        """
+        if self.is_collecting:
+            self.has_ended_function = True
+            raise NotSentYet
 
     @property
     def is_full(self) -> bool:

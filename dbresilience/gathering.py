@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
+from time import perf_counter
 from typing import Any
 
 import psycopg
@@ -18,6 +19,7 @@ from . import signals
 from .batches import IS_SUPPORTED, Batch, NotSentYet, Waiting
 from .errors import classify
 from .meanings import READ
+from .repeating import LONGEST_READ_SECONDS
 from .session_state import is_plain_read
 from .signals import emit
 from .units import retries_are_off
@@ -69,6 +71,7 @@ class _Trip:
         self._is_free = not any(
             wrapper.in_atomic_block or not wrapper.get_autocommit() or wrapper.is_bound for wrapper in wrappers
         )
+        self._began = perf_counter()
         self._statements: dict[int, tuple[int, Waiting]] = {}
         """What was let wait, and the number of its read."""
 
@@ -93,6 +96,7 @@ class _Trip:
             for number, read in enumerate(reads, 1):
                 with self._telling(number):
                     finishing.append(self._prepare(number, read))
+            self._began = perf_counter()
             for wrapper, batch in zip(self._wrappers, batches, strict=True):
                 self._send(wrapper, batch)
             self._is_free = False  # from here on each goes again by itself, if at all
@@ -153,6 +157,7 @@ class _Trip:
         pools = [wrapper.resources.pool for wrapper in self._wrappers]
         return (
             self._is_free
+            and perf_counter() - self._began <= LONGEST_READ_SECONDS
             and not retries_are_off.get()
             and classify(error).retry == READ
             and all(pool is not None and attempt < pool.configuration.retry_attempts for pool in pools)
@@ -212,18 +217,21 @@ class _Compiled:
 
 def _prepare_function(read: Callable[[], Any], wrapper: Any, batch: Batch) -> Callable[[], Any] | None:
     """Call it as far as its query; returns what gives its result if it has come further."""
-    needs_rollback, log, batch.is_collecting = wrapper.needs_rollback, list(wrapper.queries_log), True
+    needs_rollback, log = wrapper.needs_rollback, list(wrapper.queries_log)
+    batch.is_collecting, batch.has_ended_function = True, False
     try:
         result = read()
     except NotSentYet:
-        # Nothing has happened, and it is called again.
-        wrapper.needs_rollback = needs_rollback
-        wrapper.queries_log.clear()
-        wrapper.queries_log.extend(log)
-        return None
+        pass
     finally:
         batch.is_collecting = False
-    return lambda: result
+    if not batch.has_ended_function:
+        return lambda: result
+    # Nothing has happened, and it is called again.
+    wrapper.needs_rollback = needs_rollback
+    wrapper.queries_log.clear()
+    wrapper.queries_log.extend(log)
+    return None
 
 
 def _call_with_answer(read: Callable[[], Any], batch: Batch, statement: Waiting) -> Any:

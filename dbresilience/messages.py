@@ -17,7 +17,7 @@ from psycopg.generators import execute
 from psycopg.pq import DiagnosticField, ExecStatus, Format, TransactionStatus
 from psycopg.pq.abc import PGresult
 
-from .batches import Batch, NotSentYet, Waiting
+from .batches import Batch, Waiting
 from .executing import LeasedCursorMixin
 from .session_state import may_wait, traits_of
 from .slow_queries import frame_of_application
@@ -122,8 +122,7 @@ class TextCursorMixin(LeasedCursorMixin):
             return
         batch = self._conn.batch
         if batch is not None:
-            if batch.is_collecting:
-                raise NotSentYet
+            batch.end_function()
             self._conn.send_waiting(asking=self)
         if self.waits:
             raise psycopg.InterfaceError(

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
-from .batches import Batch, NotSentYet
+from .batches import Batch
 from .counts import compilers_counting_later
 from .identity import database_of
 from .opening import OpeningMixin
@@ -96,7 +96,8 @@ class ResilienceMixin(OpeningMixin):
                 super().set_autocommit(autocommit, is_atomic)
                 self.release_if_unneeded()
             return
-        self._end_collecting()
+        if self._batch is not None:
+            self._batch.end_function()  # what begins a transaction is more than a statement
         self._busy += 1  # a cursor that the garbage collector closes must not end the lease just now
         try:
             super().set_autocommit(autocommit, is_atomic)
@@ -160,12 +161,9 @@ class ResilienceMixin(OpeningMixin):
     # Without time of their own, a savepoint that ran out of it would spoil the transaction around it.
 
     def _savepoint(self, sid: str) -> None:
-        self._end_collecting()
+        if self._batch is not None:
+            self._batch.end_function()  # what begins a transaction is more than a statement
         super()._savepoint(sid)  # type: ignore[misc]  # not in the stubs
-
-    def _end_collecting(self) -> None:
-        if self._batch is not None and self._batch.is_collecting:
-            raise NotSentYet  # what begins a transaction is more than a statement
 
     def _savepoint_rollback(self, sid: str) -> None:
         batch = self._batch

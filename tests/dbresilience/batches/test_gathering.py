@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.core.exceptions import ObjectDoesNotExist
-from django.db import IntegrityError, ProgrammingError, connections, transaction
+from django.db import IntegrityError, OperationalError, ProgrammingError, connections, transaction
 from django.db.models.sql.compiler import SQLCompiler
 from django.test.utils import CaptureQueriesContext
 
@@ -18,7 +19,7 @@ from tests.dbresilience.batches.reads import fill
 from tests.dbresilience.batches.rows import create, items, names, owners
 from tests.dbresilience.batches.tables import Note, Owner, create_tables
 from tests.dbresilience.conftest import MakeWrapper, run, settings_for
-from tests.support.proxy import Proxy
+from tests.support.proxy import SENT, Proxy
 
 
 def test_reads_cost_one_round_trip(far: DatabaseWrapper, proxy: Proxy) -> None:
@@ -115,6 +116,42 @@ def test_a_function_that_begins_a_transaction_goes_by_itself(far: DatabaseWrappe
         found = gather(lambda: owners(far).get_or_create(name="new", defaults={"id": key(99)}), using=far.alias)
     assert found[0][1]
     assert len(names(far)) == 3
+
+
+def test_a_function_that_swallows_everything_goes_by_itself(far: DatabaseWrapper) -> None:
+    """Its first call is ended by an exception that it must not have the last word on."""
+    create(far, 1)
+
+    def count() -> int:
+        with suppress(BaseException):
+            return int(owners(far).count())
+        return -1
+
+    assert gather(count, owners(far).count, using=far.alias) == [1, 1]
+
+
+def test_a_read_that_was_lost_late_does_not_go_again(
+    far: DatabaseWrapper, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be why the session ended."""
+    monkeypatch.setattr("dbresilience.gathering.LONGEST_READ_SECONDS", 0.0)
+    proxy.cut_when(lambda message: "COUNT" in message.sql, after=SENT)
+    with pytest.raises(OperationalError):
+        gather(owners(far).count, using=far.alias)
+    assert gather(owners(far).count, using=far.alias) == [0]
+
+
+def test_a_router_says_where_querysets_go(far: DatabaseWrapper, proxy: Proxy, settings: Any) -> None:
+    class ToFar:
+        def db_for_read(self, model: Any, **hints: Any) -> str:
+            return far.alias
+
+    settings.DATABASE_ROUTERS = [ToFar()]
+    create(far, 1)
+    before = proxy.round_trips
+    [first, second] = gather(Owner._default_manager.all(), Owner._default_manager.values("name"), using=far.alias)
+    assert proxy.round_trips - before == 1
+    assert [first[0]._state.db, second] == [far.alias, [{"name": "owner 1"}]]
 
 
 def test_what_a_function_does_not_ask_for_is_done(far: DatabaseWrapper) -> None:
