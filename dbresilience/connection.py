@@ -118,7 +118,6 @@ class ResilientConnection(CommittingMixin, DeadlineMixin, BatchingMixin, psycopg
         connection.opened_at = monotonic()
         connection.session_pid = connection.pgconn.backend_pid
         connection.deadline_seconds = deadline_seconds
-        connection.cursor_factory = leased(connection.cursor_factory)  # type: ignore[arg-type]  # mypy holds classes to be unhashable
         connection.slow_query_log = slow_query_log
         connection.wanted_server = _wanted_server(connection)
         connection.must_write = connection.wanted_server in WRITERS
@@ -164,7 +163,12 @@ class ResilientConnection(CommittingMixin, DeadlineMixin, BatchingMixin, psycopg
         """
         if self.lease is None and self.needs_lease:
             raise psycopg.InterfaceError("This connection was given back to its pool.")
-        return super().cursor(*args, **kwargs)
+        given = self.cursor_factory  # what a program reads there stays what it has put there
+        self.cursor_factory = leased(given)  # type: ignore[arg-type]  # mypy holds classes to be unhashable
+        try:
+            return super().cursor(*args, **kwargs)
+        finally:
+            self.cursor_factory = given
 
     def execute(self, query: Any, params: Any = None, **kwargs: Any) -> Any:
         """Execute as psycopg does; its cursor, which nobody closes, does not keep the lease."""

@@ -28,7 +28,7 @@ class OpeningMixin(HoldingMixin):
             )
             cursor = cursor_class(connection, name=name, scrollable=False, withhold=connection.autocommit)
         else:
-            cursor = connection.cursor_factory(connection)
+            cursor = cursors.leased(connection.cursor_factory)(connection)
         self.prepare_loaders(cursor)
         return cursor
 

@@ -44,8 +44,14 @@ class _Pipeline(ContextDecorator):
         atomic, block = Atomic(self._using, True, self._durable), ExitStack()
         atomic.__enter__()
         wrapper: Any = connections[self._using]
-        batching = getattr(wrapper.connection, "batching", None) if IS_SUPPORTED else None
-        batch = None if batching is None else block.enter_context(batching(wrapper))
+        batch = None
+        if IS_SUPPORTED and hasattr(wrapper, "batching"):
+            try:
+                wrapper.ensure_connection()  # which is what waits with the statements
+                batch = block.enter_context(wrapper.connection.batching(wrapper))
+            except BaseException as error:
+                atomic.__exit__(type(error), error, error.__traceback__)
+                raise
         self._entered.append((atomic, block, batch))
 
     def __exit__(

@@ -39,7 +39,7 @@ def terminate(postgres: ThrowawayPostgres) -> Callable[[DatabaseWrapper], None]:
     """End the session of a wrapper's lease, and wait until this side can know."""
 
     def end(wrapper: DatabaseWrapper) -> None:
-        assert wrapper.connection is not None
+        wrapper.ensure_connection()  # a transaction takes it with its first cursor
         pid = wrapper.connection.info.backend_pid
         postgres.execute(f"SELECT pg_terminate_backend({pid})")
         query = f"SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}"
