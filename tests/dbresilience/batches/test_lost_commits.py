@@ -66,7 +66,8 @@ def test_a_unit_that_may_run_twice_stores_once(far: DatabaseWrapper, proxy: Prox
         return "stored"
 
     cut = proxy.cut_when(is_commit, after=after)
-    assert work() == {SEEN: "stored", SENT: "stored", ANSWERED: "was there"}[after]
+    # What the server was sent it may have done before it noticed the loss, or not.
+    assert work() in {SEEN: ["stored"], SENT: ["stored", "was there"], ANSWERED: ["was there"]}[after]
     assert cut.happened.is_set()
     assert names(far) == ["owner 1"]
 
