@@ -86,7 +86,7 @@ OPTIONS: tuple[Option, ...] = (
            "lost. 1 never repeats anything.", ("retry_attempts",)),
     Option("resilience", "commit_lookup", parse_boolean, True, "",
            "Whether the first statement of a transaction that changes rows brings back the transaction's id, with "
-           "which the outcome of an interrupted COMMIT is looked up. Costs no round trip, but 30 to 55 µs for each "
+           "which the outcome of an interrupted COMMIT is looked up. Costs no round trip, but 25 to 30 µs for each "
            "transaction that writes, half of them on the server; and one round trip for each new connection, which "
            "finds out whether its server can tell. With `server_side_binding` only units "
            "marked by `retry` are looked up, for a round trip each.",
