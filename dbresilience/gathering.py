@@ -185,18 +185,20 @@ class _Compiled:
     """A queryset that waits."""
 
     def __init__(self, read: QuerySet[Any, Any]) -> None:
-        self._queryset: Any = read if read._result_cache is not None else read.all()
+        # A copy, since its query is changed; one that was evaluated is not asked again and stays as it is.
+        self._is_evaluated = read._result_cache is not None
+        self._queryset: Any = read if self._is_evaluated else read.all()
         self.alias = self._queryset.db
         self._compiler = self._queryset.query.get_compiler(using=self.alias)
         self._rows: list[Any] = []
-        if read._result_cache is None:
+        if not self._is_evaluated:
             with suppress(EmptyResultSet):  # nothing can match; whoever executes it deals with that
                 sql = self._compiler.as_sql()
                 self._compiler.as_sql = lambda *args, **kwargs: sql
 
     def execute(self) -> Callable[[], _Compiled]:
         """Let it wait; returns what takes its rows."""
-        if self._queryset._result_cache is not None:
+        if self._is_evaluated:
             return lambda: self
         return partial(self._fetch, self._compiler.execute_sql(CURSOR))
 
@@ -210,8 +212,9 @@ class _Compiled:
 
     def objects(self) -> list[Any]:
         """Return the objects, which the queryset makes as ever, of rows that are there already."""
-        self._compiler.execute_sql = lambda *args, **kwargs: iter(self._rows)
-        self._queryset.query.get_compiler = lambda *args, **kwargs: self._compiler
+        if not self._is_evaluated:
+            self._compiler.execute_sql = lambda *args, **kwargs: iter(self._rows)
+            self._queryset.query.get_compiler = lambda *args, **kwargs: self._compiler
         return list(self._queryset)
 
 

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 # Plain numbers, since they are compared for each query and an enumeration's == is slow.
 _AT_REST = (int(TransactionStatus.IDLE), int(TransactionStatus.UNKNOWN))
 
+_OF_A_TRANSACTION = (
+    "_begins_later", "atomic_blocks", "closed_in_transaction", "commit_on_exit", "errors_occurred", "in_atomic_block",
+    "needs_rollback", "run_on_commit", "savepoint_ids",
+)  # fmt: skip
+
 
 class HoldingMixin(ConnectingMixin):
     """Holds a lease while a cursor, a transaction or a pin needs the connection."""
@@ -40,15 +45,27 @@ class HoldingMixin(ConnectingMixin):
         if resources.pool is None:
             super().connect()
         elif self._begins_later:
-            self._take(resources).connection.autocommit = False
-            self.autocommit = self._begins_later = False
+            self._begin(resources)
         else:
-            self._start_anew()
+            self._forget_transaction()
             if self._pins:
                 raise PinnedConnectionLost("The pinned connection was closed; what was set on it is gone.")
             self._take(resources)
 
-    def _start_anew(self) -> None:
+    def _begin(self, resources: DatabaseResources) -> None:
+        """Take the connection of a transaction that was begun without one."""
+        try:
+            self._take(resources).connection.autocommit = False
+        except BaseException:
+            # Who goes on after this is still in that transaction.
+            if self._lease is not None:
+                self._lease.discard = True
+                self._give_back()
+            self.autocommit = False
+            raise
+        self.autocommit = self._begins_later = False
+
+    def _forget_transaction(self) -> None:
         self.in_atomic_block = False
         self.savepoint_ids = []
         self.atomic_blocks = []
@@ -72,6 +89,10 @@ class HoldingMixin(ConnectingMixin):
 
     def _greet(self, lease: Lease) -> None:
         self._busy += 1  # receivers of connection_created query, too
+        around = {name: getattr(self, name) for name in _OF_A_TRANSACTION} if self._begins_later else {}
+        if around:
+            self._begins_later = False
+            self._forget_transaction()
         try:
             connection = lease.connection
             if not connection.announced:
@@ -88,6 +109,7 @@ class HoldingMixin(ConnectingMixin):
             raise
         finally:
             self._busy -= 1
+            self.__dict__.update(around)
 
     def release_if_unneeded(self) -> None:
         """Give the connection back unless a cursor, a transaction or a pin still needs it."""

@@ -102,35 +102,24 @@ class SlowQueryLog:
             site: from where it was executed, if not from here.
         """
         try:
-            self._report(cursor, query, params, duration_seconds, wait_seconds, site)
+            request = current_request.get()
+            emit(
+                slow_query,
+                self.alias,
+                query=SlowQuery(
+                    alias=self.alias,
+                    sql=_text_of(query, cursor, show_parameters=self.show_parameters),
+                    parameters=repr(params) if self.show_parameters and params is not None else None,
+                    duration_seconds=duration_seconds,
+                    wait_seconds=wait_seconds,
+                    rows=cursor.rowcount,
+                    call_site=call_site(site),
+                    method=request.method if request else None,
+                    path=request.path if request else None,
+                ),
+            )
         except Exception:
             logger.exception("A slow query could not be reported")
-
-    def _report(
-        self,
-        cursor: Any,
-        query: Any,
-        params: Any,
-        duration_seconds: float,
-        wait_seconds: float,
-        site: Frame | None,
-    ) -> None:
-        request = current_request.get()
-        emit(
-            slow_query,
-            self.alias,
-            query=SlowQuery(
-                alias=self.alias,
-                sql=_text_of(query, cursor, show_parameters=self.show_parameters),
-                parameters=repr(params) if self.show_parameters and params is not None else None,
-                duration_seconds=duration_seconds,
-                wait_seconds=wait_seconds,
-                rows=cursor.rowcount,
-                call_site=call_site(site),
-                method=request.method if request else None,
-                path=request.path if request else None,
-            ),
-        )
 
 
 def call_site(frame: Frame | None = None) -> str:

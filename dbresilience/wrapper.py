@@ -85,7 +85,7 @@ class ResilienceMixin(OpeningMixin):
         is_atomic = force_begin_transaction_with_broken_autocommit
         if is_atomic and not autocommit and self.connection is None and self._may_begin_later:
             self.validate_no_atomic_block()
-            self._start_anew()
+            self._forget_transaction()
             self.autocommit, self._begins_later = False, True
             return
         if autocommit:

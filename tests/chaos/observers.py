@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import urllib.request
+from abc import ABC, abstractmethod
 from contextlib import suppress
 
 import psycopg
@@ -16,7 +17,7 @@ EVERY_SECONDS = 0.1
 LONGEST_ANSWER_SECONDS = 30.0
 
 
-class Observer:
+class Observer(ABC):
     """Looks again and again in threads of its own, for the block."""
 
     def __init__(self, *, eyes: int = 1) -> None:
@@ -37,8 +38,9 @@ class Observer:
         while not self._stop.wait(EVERY_SECONDS):
             self.look()
 
+    @abstractmethod
     def look(self) -> None:
-        raise NotImplementedError
+        """Look once."""
 
 
 class Sessions(Observer):

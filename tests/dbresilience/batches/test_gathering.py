@@ -40,6 +40,18 @@ def test_reads_cost_one_round_trip(far: DatabaseWrapper, proxy: Proxy) -> None:
     assert far.resources.snapshot().in_use == 0
 
 
+def test_a_queryset_that_was_evaluated_stays_as_it_is(ours: DatabaseWrapper) -> None:
+    """It is whoever gave it who goes on with it, and narrows it."""
+    fill(ours.alias)
+    mine = owners(ours).order_by("pk")
+    known = list(mine)
+    assert len(known) > 1
+    again, count = gather(mine, owners(ours).count, using=ours.alias)
+    assert [id(each) for each in again] == [id(each) for each in known]
+    assert count == len(known)
+    assert list(mine.filter(pk=known[-1].pk)) == [known[-1]]
+
+
 def test_no_connection_is_held_while_statements_and_objects_are_made(
     ours: DatabaseWrapper, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import hypothesis
 from django.db import transaction
 
 from dbresilience import pipeline
+from tests.dbresilience.batches.generated import generated
 from tests.dbresilience.batches.operations import programs
 from tests.dbresilience.batches.programs import Boom, Operation, Run, Seen
 from tests.dbresilience.batches.tables import empty_tables, rows_of
-
-EXAMPLES = int(os.environ.get("BATCHES_EXAMPLES", "100"))
 
 
 def agree(expected: Seen, seen: Seen) -> bool:
@@ -41,13 +39,7 @@ def compare(plain: Any, ours: Any, program: list[Operation]) -> None:
 def test_programs_do_what_they_do_in_plain_django(ours: Any, plain: Any) -> None:
     """Results, errors with their words, `on_commit` functions and rows, for programs that are generated."""
 
-    @hypothesis.settings(
-        max_examples=EXAMPLES,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(hypothesis.HealthCheck),
-        print_blob=True,
-    )
+    @generated
     @hypothesis.given(program=programs)
     def same(program: list[Operation]) -> None:
         compare(plain, ours, program)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import hypothesis
@@ -11,10 +10,10 @@ from hypothesis import strategies as st
 
 from dbresilience import gather, pipeline
 from dbresilience.base import DatabaseWrapper
+from tests.dbresilience.batches.generated import generated
 from tests.dbresilience.batches.programs import described
 from tests.dbresilience.batches.reads import READS, fill, lists, shown
 
-EXAMPLES = int(os.environ.get("BATCHES_EXAMPLES", "100"))
 BLOCKS = {
     "outside": None,
     "atomic": lambda alias: transaction.atomic(using=alias),
@@ -48,13 +47,7 @@ def test_reads_return_what_each_returns_alone(ours: DatabaseWrapper) -> None:
     """Lists of reads that are generated, outside of transactions and within."""
     fill(ours.alias)
 
-    @hypothesis.settings(
-        max_examples=EXAMPLES,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(hypothesis.HealthCheck),
-        print_blob=True,
-    )
+    @generated
     @hypothesis.given(names=lists, where=st.sampled_from(sorted(BLOCKS)))
     def same(names: list[str], where: str) -> None:
         expected = outcome(one_by_one, ours.alias, names, BLOCKS[where])

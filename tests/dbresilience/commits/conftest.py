@@ -24,6 +24,18 @@ def one(make_wrapper: MakeWrapper, database_url: str, proxy: Proxy) -> DatabaseW
 
 
 @pytest.fixture
+def dozing(one: DatabaseWrapper) -> DatabaseWrapper:
+    """The same, and its COMMITs of what was inserted take 0.8 s: a deferred trigger is at work."""
+    run(
+        one,
+        "CREATE FUNCTION doze() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.8); RETURN NULL; END';"
+        "CREATE CONSTRAINT TRIGGER dozes AFTER INSERT ON kept DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION doze();",
+    )
+    return one
+
+
+@pytest.fixture
 def looked_up() -> Iterator[list[str]]:
     found: list[str] = []
 

@@ -10,7 +10,7 @@ from django.db import OperationalError
 from dbresilience import CommitOutcomeUnknown, classify, deadline
 from dbresilience.base import DatabaseWrapper
 from dbresilience.deadlines import seconds_left
-from tests.dbresilience.conftest import in_thread, run
+from tests.dbresilience.conftest import in_thread
 from tests.support.postgres import ThrowawayPostgres, wait_until
 from tests.support.protocol import Message, is_commit
 from tests.support.proxy import ANSWERED, SENT, Proxy
@@ -66,17 +66,11 @@ def test_a_server_that_has_never_heard_of_it(
 
 
 def test_the_question_is_a_part_of_what_the_request_waits_for(
-    one: DatabaseWrapper, proxy: Proxy, looked_up: list[str]
+    dozing: DatabaseWrapper, proxy: Proxy, looked_up: list[str]
 ) -> None:
-    run(
-        one,
-        "CREATE FUNCTION doze() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.8); RETURN NULL; END';"
-        "CREATE CONSTRAINT TRIGGER dozes AFTER INSERT ON kept DEFERRABLE INITIALLY DEFERRED"
-        " FOR EACH ROW EXECUTE FUNCTION doze();",
-    )
     proxy.cut_when(is_commit, after=SENT)
     with deadline(5):
-        insert(one, 1)
+        insert(dozing, 1)
         assert seconds_left(9, None) < 4.4
     assert looked_up == ["committed"]
 

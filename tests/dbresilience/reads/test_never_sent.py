@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 
 import pytest
-from django.db import DatabaseError, OperationalError, transaction
+from django.db import DatabaseError, transaction
 
 from dbresilience import DatabaseUnavailable
 from dbresilience.base import DatabaseWrapper
-from tests.dbresilience.conftest import MakeWrapper, pid_of, run
+from tests.dbresilience.conftest import MakeWrapper, pid_of, run, works
 from tests.support.postgres import wait_until
 from tests.support.proxy import Proxy
 
@@ -93,7 +93,7 @@ def test_no_other_connection_can_be_had(
         run(one, "INSERT INTO kept VALUES (2)")
     proxy.restore()
     assert hooks == []
-    wait_until(lambda: _can(lambda: run(one, "SELECT 1")))
+    wait_until(lambda: works(one))
     assert run(one, "SELECT n FROM kept") == [(1,)]
     assert one.get_autocommit()
     assert not one.in_atomic_block
@@ -113,11 +113,3 @@ def test_nothing_is_stored_in_a_block_that_has_lost_its_connection(
         with pytest.raises(DatabaseError):
             run(one, "INSERT INTO kept VALUES (3)")
     assert run(one, "SELECT n FROM kept") == [(1,)]
-
-
-def _can(work: Callable[[], object]) -> bool:
-    try:
-        work()
-    except OperationalError:
-        return False
-    return True

@@ -14,7 +14,7 @@ from psycopg.rows import dict_row
 from dbresilience import CommitOutcomeUnknown, DatabaseUnavailable, no_retries
 from dbresilience.base import DatabaseWrapper
 from dbresilience.session_state import is_plain_read
-from tests.dbresilience.conftest import MakeWrapper, in_thread, run
+from tests.dbresilience.conftest import MakeWrapper, in_thread, run, works
 from tests.support.postgres import ThrowawayPostgres, wait_until
 from tests.support.protocol import Message
 from tests.support.proxy import ANSWERED, SEEN, SENT, Proxy
@@ -249,15 +249,7 @@ def test_a_server_that_is_away_is_told(one: DatabaseWrapper, proxy: Proxy, repea
         run(one, "SELECT n FROM kept")
     assert repeated == []
     proxy.restore()
-    wait_until(lambda: _can(lambda: run(one, "SELECT n FROM kept")))
-
-
-def _can(work: Callable[[], object]) -> bool:
-    try:
-        work()
-    except OperationalError:
-        return False
-    return True
+    wait_until(lambda: works(one))
 
 
 def test_the_cursor_goes_on_as_it_was(one: DatabaseWrapper, proxy: Proxy, repeated: list[int]) -> None:
