@@ -67,6 +67,8 @@ def acquire(pool: Pool, holder: Holder) -> Lease:
     connection.lease = lease
     connection.needs_lease = True
     pool.leases[lease] = lease
+    if pool.measures is not None:
+        pool.measures.waits.append(lease.wait_seconds)
     if signals.connection_acquired.receivers:
         pid = connection.backend_pid
         emit(signals.connection_acquired, pool.alias, wait_seconds=lease.wait_seconds, backend_pid=pid)

@@ -7,6 +7,7 @@ reach into its neighbour. After an error the server skips what follows (PostgreS
 from __future__ import annotations
 
 from collections.abc import Generator
+from sys import exception
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -219,6 +220,8 @@ class Batch:
         if lease is not None:
             lease.seen_at = perf_counter()
             wait_seconds, lease.wait_seconds = lease.wait_seconds, 0.0
+            if lease.pool.measures is not None:
+                lease.pool.measures.add_statement(statement.query, seconds, exception())
         log = self.connection.slow_query_log
         if log is not None and seconds >= log.threshold_seconds:
             self._slow.append((statement, seconds, wait_seconds))

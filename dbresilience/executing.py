@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from sys import exception
 from threading import current_thread
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -53,6 +54,9 @@ class LeasedCursorMixin(_Cursor):
 
     waits = False
     """Whether its statement is in a batch and not sent yet (see `messages`)."""
+
+    is_measured = False
+    """Whether its statement was put down when it travelled with others, and only its result is asked for now."""
 
     can_move = True
     """Whether the cursor can go on with another connection."""
@@ -170,6 +174,8 @@ class LeasedCursorMixin(_Cursor):
             lease.seen_at = ended
             if lease.wait_seconds:
                 wait_seconds, lease.wait_seconds = lease.wait_seconds, 0.0
+            if lease.pool.measures is not None and not self.is_measured:
+                lease.pool.measures.add_statement(query, ended - started, exception())
         if self._log is not None and ended - started >= self._log.threshold_seconds:
             self._log.report(self, query, params, ended - started, wait_seconds)
 

@@ -97,6 +97,7 @@ class TextCursorMixin(LeasedCursorMixin):
         self._last_query = query
         if batch.answered is not None and (batch.answered[0].query, batch.answered[0].params) == (query, params):
             result, batch.answered = batch.answered[1], None
+            self.is_measured = True
             self._query = self._convert_query(query, params)
             self._check_results([result])
             self._set_results([result])

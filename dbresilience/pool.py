@@ -29,6 +29,7 @@ from .errors import AcquireTimeout
 from .generation import Generation
 from .lease import Lease
 from .liveness import cause_of_death, is_spent
+from .measures import measures_of
 from .operators import OperatorOrders, OrderFile
 from .overdue import CLEANUP_SECONDS
 from .recovery import Recovery
@@ -67,6 +68,8 @@ class Pool:
         """When the server last answered somebody whose lease has ended well, by `time.perf_counter`."""
         self.lease_ends_with_transaction = configuration.lease == "transaction"
         self.connect_arguments = connect_arguments
+        self.measures = measures_of(alias)
+        """Where durations are put down; None while nobody wants to know."""
         self._configure = configure
         self.recovery = Recovery(self, connect_arguments, configure, lambda: on_server_full(self), orders)
         self.generations = self.recovery.generations
@@ -94,6 +97,8 @@ class Pool:
         connection.lease = connection.batch = None  # what still waits belongs to a transaction that is over
         lease.holder = None
         generation = lease.generation
+        if self.measures is not None:
+            self.measures.holds.append(lease.held_seconds)
         if signals.connection_released.receivers:
             pid = connection.backend_pid
             emit(signals.connection_released, self.alias, held_seconds=lease.held_seconds, backend_pid=pid)

@@ -18,7 +18,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.db.backends.postgresql.psycopg_any import IsolationLevel
 
-from . import fork
+from . import fork, measures
 from .conf import DEFAULT_RETRY_AFTER_SECONDS, Configuration
 from .connection import ResilientConnection
 from .health import DatabaseHealth, HealthProbe
@@ -231,4 +231,5 @@ def _forget_after_fork() -> None:
     registry.current.clear()
     for resources in inherited:
         resources.inherited = True
+    measures.forget_in_child()
     fork.forget(resources.pool for resources in inherited if resources.pool is not None)
