@@ -174,7 +174,9 @@ class LeasedCursorMixin(_Cursor):
             lease.seen_at = ended
             if lease.wait_seconds:
                 wait_seconds, lease.wait_seconds = lease.wait_seconds, 0.0
-            if lease.pool.measures is not None and not self.is_measured:
+            if self.is_measured:
+                self.is_measured = False
+            elif lease.pool.measures is not None:
                 lease.pool.measures.add_statement(query, ended - started, exception())
         if self._log is not None and ended - started >= self._log.threshold_seconds:
             self._log.report(self, query, params, ended - started, wait_seconds)
