@@ -109,13 +109,23 @@ def measures_of(alias: str) -> Measures | None:
 
 
 def drain() -> None:
-    """Tell every subscriber what was measured since the last time."""
+    """Tell every subscriber what was measured since the last time.
+
+    Raises:
+        ExceptionGroup: of those subscribers that raised; the others have been told all the same.
+    """
     process = _process()
+    failures: list[Exception] = []
     with process.lock:  # so that each hears of things in their order
         for measures in list(process.by_alias.values()):
             drained = measures.take()
             for subscriber in list(process.subscribers.values()):
-                subscriber(drained)
+                try:
+                    subscriber(drained)
+                except Exception as failure:
+                    failures.append(failure)
+    if failures:
+        raise ExceptionGroup("Not everybody could take what was measured.", failures)
 
 
 def forget_in_child() -> None:
