@@ -36,15 +36,26 @@ def imports_of(path: Path) -> set[str]:
 
 def test_the_ground_floor_imports_nothing_of_ours() -> None:
     """conf, errors and signals can be read alone, each with the one list that it explains."""
-    for name in ("parsers", "meanings", "signals"):
+    for name in ("parsers", "meanings", "signals", "measures", "operation_names"):
         assert not imports_of(PACKAGE / f"{name}.py"), name
     assert imports_of(PACKAGE / "conf.py") == {"parsers"}
     assert imports_of(PACKAGE / "errors.py") == {"meanings"}
+    assert imports_of(PACKAGE / "instruments.py") == {"measures"}
 
 
 def test_faces_read_snapshots_and_signals() -> None:
     """What shows the state of the pool does not reach into it."""
-    faces = {"logs": {"signals", "connection", "slow_queries"}, "probes": {"health", "resources"}}
+    faces = {
+        "logs": {"signals", "connection", "slow_queries"},
+        "probes": {"health", "resources"},
+        "reporting": {"measures", "signals"},
+        "recording": {
+            "errors", "instruments", "measures", "operation_names", "reporting", "resources", "signals", "snapshot",
+        },
+        "metrics": {"instruments", "recording"},
+        "telemetry": {"instruments", "recording"},
+        "scraping": {"__version__", "metrics", "telemetry"},
+    }  # fmt: skip
     for name, allowed in faces.items():
         assert imports_of(PACKAGE / f"{name}.py") <= allowed, name
 
