@@ -18,6 +18,7 @@ from .credentials import password_source
 from .hosts import host_order
 from .identity import database_of, hashable
 from .operators import OrderFile
+from .process import keep
 from .resources import DatabaseResources, obtain
 from .session import configure_session, isolation_level
 from .slow_queries import SlowQueryLog
@@ -148,3 +149,6 @@ class ConnectingMixin(_Base):
             return False  # done once for each physical connection, by the pool
         role = self.settings_dict["OPTIONS"].get("assume_role")
         return configure_session(connection, self.resources.configuration, self.timezone_name, role)
+
+
+keep(globals(), "ConnectingMixin")
