@@ -1,8 +1,8 @@
 """What metrics cost: the same requests with and without, in turn, each block with the report of what it has measured.
 
 The report is made by a thread once a second. Here it belongs to the block that caused it, so that nothing of its cost
-falls on requests which are not measured. What is compared is the time of this process's CPU, in all its threads: without
-the server's, which metrics do not change, and which would hide a difference of one per cent.
+falls on requests which are not measured. Compared is the CPU time of this process, in all its threads:
+the server's does not change, and would hide a difference of one per cent.
 """
 
 from __future__ import annotations

@@ -58,8 +58,9 @@ def settings_page() -> str:
         "`CONN_MAX_AGE` says how long Django keeps a connection that has no pool. With a pool, any value but 0 "
         "is system check `dbresilience.E001`; use `max_lifetime`.",
         "",
-        "`DBRESILIENCE_METRICS_ACCESS`, a setting of its own beside `DATABASES`, says who may read `/metrics`: `closed` "
-        "(the default), `open`, or `token:` and a token. See [Watch with Prometheus](../howto/watch-with-prometheus.md).",
+        "`DBRESILIENCE_METRICS_ACCESS`, a setting of its own beside `DATABASES`, says "
+        "[who may read `/metrics`](../howto/watch-with-prometheus.md): `closed` (the default), `open`, or `token:` "
+        "and a token.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -214,8 +215,7 @@ def metrics_page() -> str:
         MADE_BY,
         "For Prometheus at `/metrics`, and as OpenTelemetry instruments; [how to read them]"
         "(../howto/watch-with-prometheus.md). Those that begin with `db` have the names, units and attributes of "
-        "OpenTelemetry's conventions for database clients; what they count is this process, or all that count together. "
-        "Times are in seconds.",
+        "OpenTelemetry's conventions for database clients. Times are in seconds.",
         "",
         "| Prometheus | OpenTelemetry | kind | unit | labels | meaning |",
         "|---|---|---|---|---|---|",
@@ -235,7 +235,7 @@ def metrics_page() -> str:
         "|---|---|---|",
         *(f"| `{label}` | `{attribute}` | {says} |" for label, (attribute, says) in instruments.LABELS.items()),
         "",
-        f"`{instruments.DURATION.name}` has `{instruments.SYSTEM[0]}` = `{instruments.SYSTEM[1]}`, too, in OpenTelemetry.",
+        f"In OpenTelemetry `{instruments.DURATION.name}` has `{'` = `'.join(instruments.SYSTEM)}`, too.",
         "",
         "Why a lease ended, the label `reason` of `dbresilience_leases_total`:",
         "",
