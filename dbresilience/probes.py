@@ -12,6 +12,7 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from .health import DatabaseHealth, HealthProbe
+from .readiness import reachability
 from .resources import DatabaseResources, configured_retry_after_seconds, get_database_resources
 
 _other_engines: dict[str, HealthProbe] = {}
@@ -23,9 +24,16 @@ def livez(request: HttpRequest) -> HttpResponse:
 
 
 def readyz(request: HttpRequest) -> HttpResponse:
-    """Answer 200 when the database answers, 503 otherwise, in under a second."""
-    health, _ = _look_at(DEFAULT_DB_ALIAS)
-    return _answer({"ready": health.healthy, "state": health.state}, health)
+    """Answer 200 when a request would find the database, 503 otherwise, in under a second.
+
+    A saturated pool is said apart and is ready: taking its process away would saturate the next one.
+    """
+    health, resources = _look_at(DEFAULT_DB_ALIAS)
+    body: dict[str, Any] = {"ready": health.healthy, "state": health.state}
+    if resources is not None:
+        pool = resources.snapshot()
+        body |= {"breaker": pool.breaker, "saturated": pool.saturated}
+    return _answer(body, health)
 
 
 def database(request: HttpRequest) -> HttpResponse:
@@ -44,6 +52,7 @@ def database(request: HttpRequest) -> HttpResponse:
             "in_use": pool.in_use,
             "idle": pool.idle,
             "waiting": pool.waiting,
+            "saturated": pool.saturated,
             "breaker": pool.breaker,
         }
     return _answer(body, health)
@@ -56,7 +65,7 @@ def _look_at(alias: str) -> tuple[DatabaseHealth, DatabaseResources | None]:
         # Another PostgreSQL backend: the probes go on working when ENGINE is changed back.
         probe = _other_engines.setdefault(alias, HealthProbe(lambda: connections[alias].get_connection_params()))
         return probe.check(timeout_seconds=0.8), None
-    return resources.health(), resources
+    return reachability(resources), resources
 
 
 def _answer(body: dict[str, Any], health: DatabaseHealth) -> HttpResponse:

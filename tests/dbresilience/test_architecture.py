@@ -44,7 +44,7 @@ def test_the_ground_floor_imports_nothing_of_ours() -> None:
 
 def test_faces_read_snapshots_and_signals() -> None:
     """What shows the state of the pool does not reach into it."""
-    faces = {"logs": {"signals", "connection", "slow_queries"}, "probes": {"health", "resources"}}
+    faces = {"logs": {"signals", "connection", "slow_queries"}, "probes": {"health", "readiness", "resources"}}
     for name, allowed in faces.items():
         assert imports_of(PACKAGE / f"{name}.py") <= allowed, name
 

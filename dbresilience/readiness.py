@@ -1,0 +1,36 @@
+"""Would a request find the database? The breaker knows first, then the server is asked outside the pool.
+
+How full the pool is belongs to `PoolSnapshot`: being busy is no reason to be sent no requests.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from .errors import DatabaseUnavailable
+from .health import DatabaseHealth, cannot_connect
+
+if TYPE_CHECKING:
+    from .resources import DatabaseResources
+
+ANSWER_SECONDS = 0.8
+"""Longest time that an answer takes; orchestrators wait for one second."""
+BREAKER_SECONDS = 0.4
+"""How much of it the breaker's own attempt to connect may take."""
+
+
+def reachability(resources: DatabaseResources) -> DatabaseHealth:
+    """Return what a request would meet, within `ANSWER_SECONDS`.
+
+    An open breaker is not gone round: asking is what lets it try again, at its own pace, so that a process without
+    requests finds out that the database is back.
+    """
+    began = monotonic()
+    admission = resources.pool.admission if resources.pool is not None else None
+    if admission is not None and admission.state == "open":
+        try:
+            admission.admit(BREAKER_SECONDS)
+        except DatabaseUnavailable:
+            return cannot_connect(admission.meaning)
+    return resources.health(timeout_seconds=ANSWER_SECONDS - (monotonic() - began))
