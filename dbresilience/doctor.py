@@ -23,7 +23,7 @@ from .errors import classify
 from .examining import examine
 from .facts import Facts
 from .findings import Finding, counts, error, fine, worst_first
-from .health import cannot_connect
+from .meanings import while_connecting
 from .resources import get_database_resources
 
 LONGEST_EXAMINATION_SECONDS = 20.0
@@ -117,7 +117,7 @@ def _complaints(given: Alias) -> list[CheckMessage]:
 
 
 def _away(alias: str, refusal: psycopg.Error) -> Finding:
-    meaning = cannot_connect(classify(refusal)).state
+    meaning = while_connecting(classify(refusal)).name
     text = without_addresses(" ".join(str(refusal).split()))
     remedy = _REMEDIES.get(meaning, _REMEDY).format(alias=alias)
     return error("connection", f"The server cannot be asked ({meaning}): {text}", remedy)

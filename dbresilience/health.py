@@ -17,7 +17,7 @@ from typing import Any
 from .connection import ResilientConnection
 from .deadlines import deadline
 from .errors import classify
-from .meanings import CANNOT_CONNECT, CONNECTION_LOST, Classification
+from .meanings import CANNOT_CONNECT, CONNECTION_LOST
 
 LONGEST_CHECK_SECONDS = 5.0
 MEMORY_SECONDS = 0.2
@@ -37,16 +37,6 @@ class DatabaseHealth:
     healthy: bool
     latency_ms: float | None
     state: str
-
-
-def cannot_connect(meaning: Classification) -> DatabaseHealth:
-    """Say that nobody can connect, with the class of what was met."""
-    # Refused while connecting looks like a session that broke off.
-    return _unhealthy((CANNOT_CONNECT if meaning is CONNECTION_LOST else meaning).name)
-
-
-def _unhealthy(state: str) -> DatabaseHealth:
-    return DatabaseHealth(healthy=False, latency_ms=None, state=state)
 
 
 class HealthProbe:
@@ -72,7 +62,7 @@ class HealthProbe:
         try:
             return running.result(timeout=timeout_seconds)
         except FutureTimeoutError:
-            return _unhealthy("timeout")
+            return DatabaseHealth(healthy=False, latency_ms=None, state="timeout")
 
     def _run(self, running: Future[DatabaseHealth]) -> None:
         health = self._ask()
@@ -94,5 +84,7 @@ class HealthProbe:
                 latency_ms = (perf_counter() - started) * 1000
         except Exception as error:  # whatever it is, the answer is "not healthy", never a 500
             meaning = classify(error)
-            return cannot_connect(meaning) if started is None else _unhealthy(meaning.name)
+            if started is None and meaning is CONNECTION_LOST:
+                meaning = CANNOT_CONNECT
+            return DatabaseHealth(healthy=False, latency_ms=None, state=meaning.name)
         return DatabaseHealth(healthy=True, latency_ms=round(latency_ms, 3), state="ok")

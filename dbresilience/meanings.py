@@ -130,3 +130,8 @@ POOLER_TEXTS: tuple[tuple[str, Classification], ...] = (
     (" is down", POOLER_UNAVAILABLE),
     ("server conn crashed", POOLER_LOST_SERVER),
 )
+
+
+def while_connecting(meaning: Classification) -> Classification:
+    """Return what a class means where nobody was connected yet: there a session that breaks off is a refusal."""
+    return CANNOT_CONNECT if meaning is CONNECTION_LOST else meaning

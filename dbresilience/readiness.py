@@ -9,7 +9,8 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from .errors import DatabaseUnavailable
-from .health import DatabaseHealth, cannot_connect
+from .health import DatabaseHealth
+from .meanings import while_connecting
 
 if TYPE_CHECKING:
     from .resources import DatabaseResources
@@ -32,5 +33,6 @@ def reachability(resources: DatabaseResources) -> DatabaseHealth:
         try:
             admission.admit(BREAKER_SECONDS)
         except DatabaseUnavailable:
-            return cannot_connect(admission.meaning)
+            state = while_connecting(admission.meaning).name
+            return DatabaseHealth(healthy=False, latency_ms=None, state=state)
     return resources.health(timeout_seconds=ANSWER_SECONDS - (monotonic() - began))

@@ -17,14 +17,11 @@ from django.db import DEFAULT_DB_ALIAS, connections
 
 from dbresilience import activity, get_database_resources
 from dbresilience.activity import Activity
-from dbresilience.capacity import declared_processes
-from dbresilience.doctor import consult
-from dbresilience.findings import counts
+from dbresilience.consulting import add_doctor, carry_out
 from dbresilience.operators import LONGEST_PAUSE_SECONDS, LOOK_SECONDS, OrderFile, OrdersUnusable
 from dbresilience.resources import DatabaseResources, OtherEngine
 
-STILL_AT_WORK = SOMETHING_WRONG = 1
-UNUSABLE, AWAY = 2, 3
+STILL_AT_WORK, UNUSABLE, AWAY = 1, 2, 3
 HEARING_SECONDS = LOOK_SECONDS * 1.2
 """Until every process that is asked something has looked."""
 
@@ -52,22 +49,10 @@ def _seconds(*, least: float) -> Callable[[str], float]:
     return parse
 
 
-def _whole(*, least: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not (text.isascii() and text.isdecimal() and int(text) >= least):
-            raise argparse.ArgumentTypeError(f"{text!r}: give a whole number, {least} or more")
-        return int(text)
-
-    return parse
-
-
 class Command(BaseCommand):
-    """What an operator asks, and orders."""
+    """Orders of an operator."""
 
-    help = (
-        "Look whether settings and server fit; "
-        "pause, resume or recycle the connections of every process of this user on this machine."
-    )
+    help = "Consult the doctor; pause, resume or recycle the connections of every process of this user on this machine."
     requires_system_checks = ()
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -89,23 +74,7 @@ class Command(BaseCommand):
         )  # fmt: skip
         resume = orders.add_parser("resume", help="end the pause")
         recycle = orders.add_parser("recycle", help="replace every connection, used ones when they are given back")
-        doctor = orders.add_parser(
-            "doctor",
-            help="look at the settings and the live server, and say what to set",
-            description="Findings come worst first, each with a line to paste. Opens one or two connections outside "
-            "the pool. Exit codes: 0 nothing is wrong; 1 errors or warnings; "
-            "2 a wrong argument or setting; 3 the database cannot be reached.",
-        )
-        doctor.add_argument(
-            "--processes", type=_whole(least=1),
-            help="web processes on all machines together (default: WEB_CONCURRENCY, else 1)",
-        )  # fmt: skip
-        doctor.add_argument(
-            "--workers", type=_whole(least=0), default=1,
-            help="other processes with a pool, such as task workers (default: 1)",
-        )  # fmt: skip
-        doctor.add_argument("--show-addresses", action="store_true", help="name the server's host and port")
-        for each in (doctor, pause, resume, recycle):
+        for each in (add_doctor(orders), pause, resume, recycle):
             each.add_argument(
                 "--database", default=DEFAULT_DB_ALIAS, choices=tuple(connections), help="its alias (default: default)"
             )
@@ -124,20 +93,11 @@ class Command(BaseCommand):
         except (OrdersUnusable, ImproperlyConfigured, OtherEngine) as error:
             self._fail(str(error), UNUSABLE, {"order": order, "database": database})
 
-    def _doctor(self, database: str, *, processes: int | None, workers: int, show_addresses: bool, **_: Any) -> None:
-        declared = declared_processes(processes, workers)
-        seen = consult(database, declared, show_addresses=show_addresses)
-        self._say(f"{database!r} with {declared} ({declared.source}; --workers N for others).\n")
-        for finding in seen.findings:
-            self._say(str(finding))
-        found = counts(seen.findings)
-        verdict = f"{found['error']} errors, {found['warning']} warnings, {found['fine']} fine."
-        facts = {"order": "doctor", **seen.as_json()}
-        if not seen.reached:
-            self._fail(f"The database cannot be reached. {verdict}", AWAY, facts)
-        if not seen.is_well:
-            self._fail(verdict, SOMETHING_WRONG, facts)
-        self._done(f"Nothing is wrong. {verdict}", facts)
+    def _doctor(self, database: str, **options: Any) -> None:
+        verdict = carry_out(database, self._say, **options)
+        if verdict.code:
+            self._fail(verdict.text, verdict.code, verdict.facts)
+        self._done(verdict.text, verdict.facts)
 
     def _pause(
         self, resources: DatabaseResources, file: OrderFile, *, seconds: float, wait_seconds: float, **_: Any
