@@ -5,6 +5,8 @@ What can be set is in `config.serving`.
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import sys
 import threading
@@ -14,6 +16,7 @@ from typing import Any
 
 from config import serving
 from config.logs import logging_config
+from config.startup import var_folder
 
 ASGI = serving.WORKER_CLASS == "asgi"
 
@@ -40,8 +43,35 @@ if not serving.DEBUG:
         },
     )
 
+# Several processes count into files of one folder, and prometheus_client looks for it when it is first imported.
+METRICS_FOLDER = var_folder() / "metrics" / bind
+COUNTS_TOGETHER = workers > 1 and not os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+if COUNTS_TOGETHER:
+    try:
+        METRICS_FOLDER.mkdir(parents=True, exist_ok=True)
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(METRICS_FOLDER)
+    except OSError as error:
+        print(f"Each process counts for itself, since {METRICS_FOLDER} cannot be made: {error}", file=sys.stderr)
+        COUNTS_TOGETHER = False
+
 # Replies that still run so long before the grace time ends are interrupted, so that what they have is saved.
 SAVING_SECONDS = min(5.0, graceful_timeout / 3)
+
+
+def when_ready(server: Any) -> None:
+    """Begin to count at 0, now that the port is ours and nobody else's processes count there."""
+    if COUNTS_TOGETHER:
+        shutil.rmtree(METRICS_FOLDER, ignore_errors=True)
+        METRICS_FOLDER.mkdir(parents=True, exist_ok=True)
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    """Forget what a process had when it ended; what it counted stays."""
+    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        from prometheus_client.multiprocess import mark_process_dead
+
+        with suppress(OSError):
+            mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]  # not typed
 
 
 def interrupt_replies() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import suppress
 from importlib.util import find_spec
@@ -22,6 +23,7 @@ from config.startup import (
     var_folder,
 )
 from dbresilience import __version__
+from dbresilience.scraping import Access
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = Env()
@@ -203,6 +205,15 @@ CHAT_RETENTION_DAYS = env.whole(
 
 if CHAT_AGENT == "openai" and not (OPENAI_API_KEY or OPENAI_BASE_URL):
     refuse("OPENAI_API_KEY is not set: CHAT_AGENT=openai needs it, or OPENAI_BASE_URL of a server that wants no key.")
+
+# --- Metrics ----------------------------------------------------------------------------------------------------------
+
+DBRESILIENCE_METRICS_ACCESS = env.str("METRICS_ACCESS", default="open" if DEBUG else "closed")
+if Access.of(DBRESILIENCE_METRICS_ACCESS) is None:
+    refuse("METRICS_ACCESS is not understood: it must be closed, open, or token: and a token without spaces.")
+if not env.str("PROMETHEUS_MULTIPROC_DIR", default=""):
+    # For prometheus_client an empty one would be a folder.
+    os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
 
 # --- Background work --------------------------------------------------------------------------------------------------
 

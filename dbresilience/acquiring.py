@@ -10,6 +10,7 @@ from psycopg_pool import PoolClosed, PoolTimeout
 from . import signals
 from .admission import HANGING_SECONDS
 from .deadlines import Allowance, current_allowance
+from .errors import DatabaseUnavailable, classify
 from .lease import Holder, Lease
 from .liveness import LOOK_AFTER_SECONDS, is_alive, is_demoted
 from .signals import emit
@@ -57,9 +58,10 @@ def acquire(pool: Pool, holder: Holder) -> Lease:
     if connection is None or generation is None:
         try:
             connection, generation = _take(pool, seconds, started)
-        except BaseException:
+        except BaseException as error:
             if allowance is not None:
                 allowance.spend(perf_counter() - started)
+            _tell_refused(pool, error)
             raise
     lease = Lease(holder, connection, pool, generation, started)
     if allowance is not None:
@@ -76,12 +78,21 @@ def acquire(pool: Pool, holder: Holder) -> Lease:
 
 
 def _refuse_for_want_of_time(pool: Pool, allowance: Allowance) -> NoReturn:
-    # Where an outage took the time, the next statement is refused for the outage.
-    if not pool.admission.clear:
-        pool.admission.admit(0)
-    if allowance.outage is not None:
-        raise unreachable(pool.alias, allowance.outage, pool.configuration) from allowance.outage
-    raise out_of_time(pool.alias, pool.configuration)
+    try:
+        # Where an outage took the time, the next statement is refused for the outage.
+        if not pool.admission.clear:
+            pool.admission.admit(0)
+        if allowance.outage is not None:
+            raise unreachable(pool.alias, allowance.outage, pool.configuration) from allowance.outage
+        raise out_of_time(pool.alias, pool.configuration)
+    except DatabaseUnavailable as refusal:
+        _tell_refused(pool, refusal)
+        raise
+
+
+def _tell_refused(pool: Pool, error: BaseException) -> None:
+    if isinstance(error, DatabaseUnavailable) and signals.acquire_refused.receivers:
+        emit(signals.acquire_refused, pool.alias, classification=classify(error), exception=error)
 
 
 def _take(pool: Pool, seconds: float, started: float) -> tuple[ResilientConnection, Generation]:

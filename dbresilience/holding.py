@@ -14,6 +14,7 @@ from psycopg.pq import Format, TransactionStatus
 from .connecting import ConnectingMixin
 from .errors import PinnedConnectionLost
 from .lease import Lease
+from .measures import CLOSE, LOST, REQUEST, RETRY
 from .resources import DatabaseResources
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class HoldingMixin(ConnectingMixin):
         self._pins = 0
         self._busy = 0
         self._begins_later = False
+        self._request_ends = False
 
     def connect(self) -> None:
         """Take a connection from the pool; the ceremony is for new physical ones only."""
@@ -111,18 +113,18 @@ class HoldingMixin(ConnectingMixin):
             self._busy -= 1
             self.__dict__.update(around)
 
-    def release_if_unneeded(self) -> None:
+    def release_if_unneeded(self, why: str | None = None) -> None:
         """Give the connection back unless a cursor, a transaction or a pin still needs it."""
         lease = self._lease
         if lease is not None and lease.pool.lease_ends_with_transaction and self._is_unneeded(lease):
             self._lease = self.connection = None
-            lease.pool.release(lease)
+            lease.pool.release(lease, why)
 
     def release_early(self) -> None:
         """Do so in the middle of a request, also if leases last as long as that; what is on the session stays."""
         lease = self._lease
         if lease is not None and not lease.needs_reset and self._is_unneeded(lease):
-            self._give_back()
+            self._give_back(RETRY)
 
     def _is_unneeded(self, lease: Lease) -> bool:
         return (
@@ -141,14 +143,14 @@ class HoldingMixin(ConnectingMixin):
         """Whether a `pinned()` block keeps the connection."""
         return self._pins > 0
 
-    def _give_back(self) -> None:
+    def _give_back(self, why: str = LOST) -> None:
         lease, self._lease = self._lease, None
         if lease is None:
             return
         self.connection = None
         if lease.cursors > 0:
             lease.report_open_cursor()
-        lease.pool.release(lease)
+        lease.pool.release(lease, why)
 
     def forget_connection(self) -> None:
         """In a forked child: the parent's connection is not ours."""
@@ -165,7 +167,7 @@ class HoldingMixin(ConnectingMixin):
                 with self.wrap_database_errors:
                     self.connection.close()
             return
-        self._give_back()
+        self._give_back(REQUEST if self._request_ends else CLOSE)
 
     # Another connection in place of a dead one, for a statement that may go on with it
 

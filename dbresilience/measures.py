@@ -9,13 +9,26 @@ from __future__ import annotations
 import sys
 import threading
 import types
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 MOST_WAITING = 100_000
-"""Entries of each queue. Who measures that much in a second loses the oldest, and it is counted."""
+"""Entries of each queue. Who measures that much in a second loses the oldest."""
+
+STATEMENT = "statement"
+TRANSACTION = "transaction"
+BATCH = "batch"
+PINNED = "pinned"
+REQUEST = "request"
+CLOSE = "close"
+RETRY = "retry"
+LOST = "lost"
+THREAD_ENDED = "thread_ended"
+REASONS = (STATEMENT, TRANSACTION, BATCH, PINNED, REQUEST, CLOSE, RETRY, LOST, THREAD_ENDED)
+"""Why leases end: with the last cursor, the transaction, a `gather()`, the `pinned()` block, the request, by `close()`,
+before `retry` waits; because the connection was lost or given up; or because its thread had ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,24 +40,28 @@ class Drained:
         waits: seconds from asking for a connection to having it, for each lease.
         holds: seconds from having a connection to giving it back, for each lease.
         statements: query, seconds, and the error's SQLSTATE or class if it failed, for each statement.
+        ends: how many of the holds ended for which of `REASONS`.
     """
 
     alias: str
     waits: list[float]
     holds: list[float]
     statements: list[tuple[Any, float, str | None]]
+    ends: dict[str, int] = field(default_factory=dict)
 
 
 class Measures:
     """The queues of one alias in this process."""
 
-    __slots__ = ("alias", "holds", "statements", "waits")
+    __slots__ = ("alias", "holds", "holds_ended", "statements", "waits")
 
     def __init__(self, alias: str) -> None:
         self.alias = alias
         # A deque's append is atomic, where += of a number is not.
         self.waits: deque[float] = deque(maxlen=MOST_WAITING)
+        # Those that ended with their statement, as nearly all do, and the others with the reason.
         self.holds: deque[float] = deque(maxlen=MOST_WAITING)
+        self.holds_ended: deque[tuple[float, str]] = deque(maxlen=MOST_WAITING)
         self.statements: deque[tuple[Any, float, str | None]] = deque(maxlen=MOST_WAITING)
 
     def add_statement(self, query: Any, seconds: float, error: BaseException | None) -> None:
@@ -54,7 +71,11 @@ class Measures:
 
     def take(self) -> Drained:
         """Return what has come since the last time."""
-        return Drained(self.alias, _taken(self.waits), _taken(self.holds), _taken(self.statements))
+        holds, others = _taken(self.holds), _taken(self.holds_ended)
+        ends = Counter({STATEMENT: len(holds)} if holds else {})
+        ends.update(reason for _, reason in others)
+        holds += [seconds for seconds, _ in others]
+        return Drained(self.alias, _taken(self.waits), holds, _taken(self.statements), dict(ends))
 
 
 def _taken(queue: deque[Any]) -> list[Any]:
@@ -109,13 +130,23 @@ def measures_of(alias: str) -> Measures | None:
 
 
 def drain() -> None:
-    """Tell every subscriber what was measured since the last time."""
+    """Tell every subscriber what was measured since the last time.
+
+    Raises:
+        ExceptionGroup: of those subscribers that raised; the others have been told all the same.
+    """
     process = _process()
+    failures: list[Exception] = []
     with process.lock:  # so that each hears of things in their order
         for measures in list(process.by_alias.values()):
             drained = measures.take()
             for subscriber in list(process.subscribers.values()):
-                subscriber(drained)
+                try:
+                    subscriber(drained)
+                except Exception as failure:
+                    failures.append(failure)
+    if failures:
+        raise ExceptionGroup("Not everybody could take what was measured.", failures)
 
 
 def forget_in_child() -> None:
@@ -123,5 +154,5 @@ def forget_in_child() -> None:
     process = _process()
     process.lock = threading.Lock()
     for measures in process.by_alias.values():
-        for queue in (measures.waits, measures.holds, measures.statements):
+        for queue in (measures.waits, measures.holds, measures.holds_ended, measures.statements):
             queue.clear()

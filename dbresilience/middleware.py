@@ -12,7 +12,7 @@ from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_asy
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
-from . import probes
+from . import probes, scraping
 from .slow_queries import RequestContext, current_request
 
 GetResponse = Callable[[HttpRequest], Any]
@@ -33,13 +33,14 @@ class _Middleware:
 class ProbeMiddleware(_Middleware):
     """Answers the probes whatever the `Host` header, before sessions and log-in.
 
-    Put it first. Subclass it to change `probes`: a path for each function of `probes`.
+    Put it first. Subclass it to change `probes`: a path for each function of `probes`, and for `scraping.metrics`.
     """
 
     probes: dict[str, Probe] = {
         "/livez": probes.livez,
         "/readyz": probes.readyz,
         "/api/health/db": probes.database,
+        "/metrics": scraping.metrics,
     }
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:

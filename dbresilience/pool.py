@@ -29,7 +29,7 @@ from .errors import AcquireTimeout
 from .generation import Generation
 from .lease import Lease
 from .liveness import cause_of_death, is_spent
-from .measures import measures_of
+from .measures import LOST, THREAD_ENDED, measures_of
 from .operators import OperatorOrders, OrderFile
 from .overdue import CLEANUP_SECONDS
 from .recovery import Recovery
@@ -85,11 +85,16 @@ class Pool:
         orphans = [lease for lease in list(self.leases) if lease.is_orphaned]
         for lease in orphans:
             lease.discard = True
-            self.release(lease)
+            self.release(lease, THREAD_ENDED)
         return bool(orphans)
 
-    def release(self, lease: Lease) -> None:
-        """Take a connection back. Never raises; doing it twice is harmless."""
+    def release(self, lease: Lease, why: str | None = None) -> None:
+        """Take a connection back. Never raises; doing it twice is harmless.
+
+        Args:
+            lease: what ends.
+            why: one of `measures.REASONS`, if it is not that its last statement has ended.
+        """
         # The pop decides who ends the lease, whichever thread comes first.
         if self.leases.pop(lease, None) is None:
             return
@@ -97,8 +102,7 @@ class Pool:
         connection.lease = connection.batch = None  # what still waits belongs to a transaction that is over
         lease.holder = None
         generation = lease.generation
-        if self.measures is not None:
-            self.measures.holds.append(lease.held_seconds)
+        held_seconds = lease.held_seconds if self.measures is not None else 0.0
         if signals.connection_released.receivers:
             pid = connection.backend_pid
             emit(signals.connection_released, self.alias, held_seconds=lease.held_seconds, backend_pid=pid)
@@ -111,7 +115,14 @@ class Pool:
             or lease.last_error is not None
             or connection.farewell is not None
         ) and not self._make_fit(lease):
+            if self.measures is not None:
+                self.measures.holds_ended.append((held_seconds, why if why == THREAD_ENDED else LOST))
             return
+        if self.measures is not None:
+            if why is None:
+                self.measures.holds.append(held_seconds)
+            else:
+                self.measures.holds_ended.append((held_seconds, why))
         if lease.last_error is None and lease.seen_at > lease.acquired_at:
             self.answered_at = connection.answered_at = lease.seen_at
             if not self.admission.clear:

@@ -173,6 +173,8 @@ class _Attempts:
     def leave(self, error: BaseException | None) -> bool:
         """End an attempt; whether its error is dealt with, by another attempt."""
         current_unit.set(self._parent)
+        if error is None and self._number > 1:
+            emit(signals.unit_recovered, self._using, unit=self._name, attempt=self._number)
         if not isinstance(error, (Error, psycopg.Error)):
             return False
         meaning = classify(error)

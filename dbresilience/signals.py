@@ -48,6 +48,9 @@ function that opened the last one), `query`, `held_seconds`."""
 acquire_timed_out = Signal()
 """No connection became free in time. Carries `waited_seconds`, `snapshot`."""
 
+acquire_refused = Signal()
+"""A request for a connection was refused, for whatever reason. Carries `classification`, `exception`."""
+
 breaker_opened = Signal()
 """The database cannot be reached: requests are refused at once from now on. Carries `cause`,
 `classification`."""
@@ -69,6 +72,9 @@ not, the connection was closed), `deadline_seconds` (of the `deadline()` block, 
 unit_repeated = Signal()
 """A unit marked by `retry` failed and runs again. Carries `unit`, `attempt` (the number of the one that failed),
 `classification`, `exception`, `delay_seconds`."""
+
+unit_recovered = Signal()
+"""A unit marked by `retry` ran well after it had failed. Carries `unit`, `attempt` (the number of the one that did)."""
 
 unit_given_up = Signal()
 """A unit marked by `retry` failed in a way that may go again, and does not. Carries `unit`, `attempt`,
@@ -99,6 +105,7 @@ request_refused = Signal()
 `classification`, `status`, `request`."""
 
 __all__ = [
+    "acquire_refused",
     "acquire_timed_out",
     "breaker_closed",
     "breaker_opened",
@@ -123,6 +130,7 @@ __all__ = [
     "slow_query",
     "statement_overdue",
     "unit_given_up",
+    "unit_recovered",
     "unit_repeated",
 ]
 

@@ -19,6 +19,7 @@ from typing import Any
 from .batches import Batch
 from .counts import compilers_counting_later
 from .identity import database_of
+from .measures import BATCH, CLOSE, PINNED, TRANSACTION
 from .opening import OpeningMixin
 from .resources import close_database
 from .session import configure_session
@@ -45,7 +46,7 @@ class ResilienceMixin(OpeningMixin):
     def close_pool(self) -> None:
         """Close this process's pools for this database; the next query opens them again."""
         if not self.in_atomic_block and self.autocommit:
-            self._give_back()
+            self._give_back(CLOSE)
         close_database(database_of(self.settings_dict), "close_pool() was called")
 
     def ensure_timezone(self) -> bool:
@@ -61,7 +62,11 @@ class ResilienceMixin(OpeningMixin):
         """Close as Django does, and also what was lost by an error that it does not know, `CommitOutcomeUnknown`."""
         if self._lease is None and self.connection is not None and self.connection.closed:
             self.errors_occurred = True
-        super().close_if_unusable_or_obsolete()
+        self._request_ends = True
+        try:
+            super().close_if_unusable_or_obsolete()
+        finally:
+            self._request_ends = False
 
     def close_if_health_check_failed(self) -> None:
         """Nothing to do for a lease: liveness is looked at when a connection is acquired."""
@@ -94,7 +99,7 @@ class ResilienceMixin(OpeningMixin):
                 self._autocommit_without_connection()
             else:
                 super().set_autocommit(autocommit, is_atomic)
-                self.release_if_unneeded()
+                self.release_if_unneeded(TRANSACTION)
             return
         if self._batch is not None:
             self._batch.end_function()  # what begins a transaction is more than a statement
@@ -128,7 +133,7 @@ class ResilienceMixin(OpeningMixin):
 
     def run_and_clear_commit_hooks(self) -> None:
         """Run `on_commit` functions, holding no connection meanwhile."""
-        self.release_if_unneeded()
+        self.release_if_unneeded(TRANSACTION)
         super().run_and_clear_commit_hooks()
 
     @contextmanager
@@ -144,7 +149,7 @@ class ResilienceMixin(OpeningMixin):
             yield
         finally:
             self._pins -= 1
-            self.release_if_unneeded()
+            self.release_if_unneeded(PINNED)
 
     @contextmanager
     def batching(self) -> Iterator[Batch]:
@@ -156,7 +161,7 @@ class ResilienceMixin(OpeningMixin):
                 yield batch
         finally:
             self._busy -= 1
-            self.release_if_unneeded()
+            self.release_if_unneeded(BATCH)
 
     # Without time of their own, a savepoint that ran out of it would spoil the transaction around it.
 

@@ -7,7 +7,8 @@ import os
 from tests.places import BASE_DIR as BASE_DIR
 from tests.places import TEST_VAR_DIR
 
-OURS = {"ALLOWED_HOSTS", "CSRF_TRUSTED_ORIGINS", "WEB_WORKER_CLASS", "WEB_CONCURRENCY", "HOST", "PORT"}
+OURS = {"ALLOWED_HOSTS", "CSRF_TRUSTED_ORIGINS", "WEB_WORKER_CLASS", "WEB_CONCURRENCY", "HOST", "PORT",
+        "METRICS_ACCESS", "PROMETHEUS_MULTIPROC_DIR"}  # fmt: skip
 for name in [name for name in os.environ if name in OURS or name.startswith(("CHAT_", "OPENAI_"))]:
     del os.environ[name]
 os.environ |= {"DEBUG": "1", "DEBUG_TOOLBAR": "0", "SECRET_KEY": "only-for-tests", "VAR_DIR": str(TEST_VAR_DIR)}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 
 import pytest
-from django.db import ProgrammingError, transaction
+from django.db import OperationalError, ProgrammingError, connections, transaction
 
-from dbresilience import gather, measures
+from dbresilience import gather, measures, pinned
 from dbresilience.measures import Drained
 from tests.dbresilience.batches.rows import owners
 from tests.dbresilience.batches.tables import create_tables
@@ -95,3 +96,60 @@ def test_a_forked_child_begins_anew(heard: list[Drained], make_wrapper: MakeWrap
         os._exit(len(measures.measures_of(wrapper.alias).waits))  # type: ignore[union-attr]
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert of(wrapper.alias, heard).waits
+
+
+def test_it_is_known_why_each_lease_ended(heard: list[Drained], make_wrapper: MakeWrapper) -> None:
+    """Nearly all end with their statement or transaction; those that do not are told apart."""
+    wrapper = make_wrapper(pool={"max_size": 1})
+    create_tables(wrapper)
+    measures.drain()
+    heard.clear()
+
+    def ends() -> Counter[str]:
+        found = of(wrapper.alias, heard)
+        counted: Counter[str] = Counter()
+        for each in heard:
+            counted.update(each.ends if each.alias == wrapper.alias else {})
+        assert counted.total() == len(found.holds)
+        return counted
+
+    def lose() -> None:
+        with wrapper.cursor() as cursor, pytest.raises(OperationalError):
+            cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    def leave_open() -> None:
+        wrapper.cursor().execute("BEGIN")
+
+    def hold_and_end() -> None:
+        mine = connections[wrapper.alias]
+        mine.set_autocommit(False)
+        run(mine, "SELECT 1")  # type: ignore[arg-type]
+
+    def leave_to_a_thread_that_ends() -> None:
+        in_thread(hold_and_end).join()
+        assert wrapper.resources.pool is not None
+        assert wrapper.resources.pool.reclaim_orphans()
+
+    def in_transaction() -> None:
+        with transaction.atomic(using=wrapper.alias):
+            run(wrapper, "SELECT 1")
+
+    def in_pin() -> None:
+        with pinned(wrapper.alias):
+            run(wrapper, "SELECT 1")
+
+    works: dict[str, Callable[[], object]] = {
+        "statement": lambda: run(wrapper, "SELECT 1"),
+        "transaction": in_transaction,
+        "pinned": in_pin,
+        "batch": lambda: gather(owners(wrapper).all(), owners(wrapper).count, using=wrapper.alias),
+        "request": lambda: (leave_open(), wrapper.close_if_unusable_or_obsolete()),
+        "close": lambda: (leave_open(), wrapper.close()),
+        "lost": lose,
+        "thread_ended": leave_to_a_thread_that_ends,
+    }
+    for reason, work in works.items():
+        before = ends()
+        work()
+        assert ends() - before == {reason: 1}, reason
+    assert set(works) | {"retry"} == set(measures.REASONS)

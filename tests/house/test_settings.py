@@ -65,6 +65,8 @@ def test_a_missing_setting_is_one_clear_line(env: dict[str, str], names: str) ->
         ("WEB_CONCURRENCY", ""),
         ("WEB_THREADS", "many"),
         ("WEB_GRACE_SECONDS", "-1"),
+        ("METRICS_ACCESS", "public"),
+        ("METRICS_ACCESS", "token:"),
         ("CHAT_AGENT", "oracle"),
         ("CHAT_AGENT_DELAY_SECONDS", "-0.5"),
         ("CHAT_AGENT_DELAY_SECONDS", "nan"),

@@ -1,0 +1,128 @@
+"""Once a second a process hands on what it has measured: in one daemon thread, which asks nothing of the database.
+
+The thread begins with the first pool of the process and ends, after a last turn, when the process exits. A forked
+child has a thread of its own once it opens a pool.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import sys
+import threading
+import types
+from collections.abc import Callable
+from typing import Any
+
+from . import measures, signals
+
+EVERY_SECONDS = 1.0
+
+_ENDING_SECONDS = 2.0
+"""How long the exit of the process waits for a turn that is running."""
+
+reporting_log = logging.getLogger("dbresilience.reporting")
+
+Turn = Callable[[], None]
+
+
+class _Process(types.ModuleType):
+    """Lives in `sys.modules` under its own name, so that it outlives a reload of this module."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.turns: dict[str, Turn] = {}
+        self.failing: set[str] = set()
+        self.ended = False
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        self.lock = threading.Lock()
+        self.turn_lock = threading.Lock()
+        self.stopping = threading.Event()
+        self.thread: threading.Thread | None = None
+
+
+_NAME = "_dbresilience_reporting"
+
+
+def _process() -> Any:
+    found = sys.modules.get(_NAME)
+    if found is None:
+        created = _Process(_NAME)
+        found = sys.modules.setdefault(_NAME, created)
+        if found is created:
+            atexit.register(_end)
+            if hasattr(os, "register_at_fork"):
+                os.register_at_fork(after_in_child=created.begin_anew)
+    return found
+
+
+def each_second(name: str, turn: Turn) -> None:
+    """Let `turn` be called once a second, after `measures.drain()`; a second one of the same name takes its place.
+
+    It must not ask the database. One that raises is logged and called again a second later.
+    """
+    _process().turns[name] = turn
+
+
+def no_longer(name: str) -> None:
+    """Call that one no more; harmless if there is none of that name."""
+    _process().turns.pop(name, None)
+
+
+def report() -> None:
+    """Take one turn now."""
+    process = _process()
+    with process.turn_lock:  # so that each is called by one thread at a time
+        for name, turn in [("measures", measures.drain), *process.turns.items()]:
+            try:
+                turn()
+            except Exception:
+                if name not in process.failing:  # or it would be logged each second
+                    reporting_log.exception("%s could not be reported", name)
+                process.failing.add(name)
+            else:
+                process.failing.discard(name)
+
+
+def begin() -> None:
+    """Begin to report, if this process does not yet."""
+    process = _process()
+    with process.lock:
+        if process.ended or (process.thread is not None and process.thread.is_alive()):
+            return
+        thread = threading.Thread(target=_run, args=(process.stopping,), name="dbresilience-reporting", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the interpreter ends, or there can be no more threads
+            return
+        process.thread = thread
+
+
+def _run(stopping: threading.Event) -> None:
+    while not stopping.wait(EVERY_SECONDS):
+        report()
+
+
+def _end() -> None:
+    process = _process()
+    process.ended = True
+    process.stopping.set()
+    if process.thread is not None:
+        process.thread.join(_ENDING_SECONDS)
+    if process.turn_lock.acquire(timeout=_ENDING_SECONDS):
+        process.turn_lock.release()
+        report()
+
+
+def _begin_with_pool(sender: str, **details: Any) -> None:
+    begin()
+
+
+def install() -> None:
+    """Begin with the first pool of this process, and of each forked child. Repeating it is harmless."""
+    _process()  # whose last turn then comes after the pools were closed
+    signals.pool_opened.disconnect(dispatch_uid="dbresilience.reporting", sender=None)
+    signals.pool_opened.connect(_begin_with_pool, dispatch_uid="dbresilience.reporting")
