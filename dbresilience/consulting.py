@@ -51,6 +51,10 @@ def _whole(*, least: int) -> Callable[[str], int]:
     return parse
 
 
+def _number(number: int, of: str) -> str:
+    return f"{number} {of}{'' if number == 1 else 's'}"
+
+
 def carry_out(
     alias: str, say: Callable[[str], None], *, processes: int | None, workers: int, show_addresses: bool, **_: Any
 ) -> Verdict:
@@ -66,7 +70,7 @@ def carry_out(
     for finding in seen.findings:
         say(str(finding))
     found = counts(seen.findings)
-    text = f"{found['error']} errors, {found['warning']} warnings, {found['fine']} fine."
+    text = f"{_number(found['error'], 'error')}, {_number(found['warning'], 'warning')}, {found['fine']} fine."
     facts = {"order": "doctor", **seen.as_json()}
     if not seen.reached:
         return Verdict(f"The database cannot be reached. {text}", facts, AWAY)

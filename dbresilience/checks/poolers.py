@@ -57,7 +57,7 @@ def startup_options(alias: Alias) -> Iterator[Mistake]:
 
 
 def session_settings(alias: Alias) -> Iterator[Mistake]:
-    """what is set on a session, and another client's statements would meet."""
+    """`statement_timeout_seconds` and `assume_role` behind a pooler: set on a session, which is other clients', too."""
     if alias.configuration.statement_timeout_seconds is not None:
         seconds = alias.configuration.statement_timeout_seconds
         yield Mistake(
