@@ -200,8 +200,8 @@ def checks_page() -> str:
     lines = [
         "# System checks",
         MADE_BY,
-        "`manage.py check` and most other commands run them; servers do not. Each message has its fix. An `E` stops the "
-        "command, a `W` does not, and `SILENCED_SYSTEM_CHECKS` in the settings turns off what you have decided "
+        "`manage.py check` and most other commands run them; servers do not. Each message has its fix. An `E` stops "
+        "the command, a `W` does not, and `SILENCED_SYSTEM_CHECKS` in the settings turns off what you have decided "
         "otherwise. Databases are asked by the last one only. [The doctor](../howto/size-the-pool.md) says all of this "
         "of one alias, and what the server adds.",
         "",
