@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from .process import keep
+
 NOT_SENT = "not_sent"
 READ = "read"
 TRANSACTION = "transaction"
@@ -135,3 +137,7 @@ POOLER_TEXTS: tuple[tuple[str, Classification], ...] = (
 def while_connecting(meaning: Classification) -> Classification:
     """Return what a class means where nobody was connected yet: there a session that breaks off is a refusal."""
     return CANNOT_CONNECT if meaning is CONNECTION_LOST else meaning
+
+
+_CLASSES = [name for name, value in globals().items() if isinstance(value, Classification)]
+keep(globals(), "Classification", "BY_SQLSTATE", "POOLER_TEXTS", *_CLASSES)

@@ -1,10 +1,11 @@
-"""Would a request find the database? The breaker knows first, then the server is asked outside the pool.
+"""May this process be sent requests? It has warmed up, its breaker is not open, and the server answers outside the pool.
 
 How full the pool is belongs to `PoolSnapshot`: being busy is no reason to be sent no requests.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,14 @@ ANSWER_SECONDS = 0.8
 """Longest time that an answer takes; orchestrators wait for one second."""
 BREAKER_SECONDS = 0.4
 """How much of it the breaker's own attempt to connect may take."""
+
+
+def readiness(resources: DatabaseResources) -> DatabaseHealth:
+    """Return what stands in the way of requests, the worst first; within `ANSWER_SECONDS`."""
+    health = reachability(resources)
+    if health.healthy and resources.snapshot().warm_up == "running":
+        return replace(health, healthy=False, state="warming_up")
+    return health
 
 
 def reachability(resources: DatabaseResources) -> DatabaseHealth:

@@ -11,8 +11,14 @@ from typing import Any
 
 from django.dispatch import Signal
 
+from .process import keep
+
 pool_opened = Signal()
 """A pool began its work. Carries `max_size`, `min_size`, `generation`."""
+
+pool_warmed = Signal()
+"""The warm-up of a process that serves has ended. Carries `outcome` (``done``, or ``failed`` when the database could
+not be asked) and `seconds`."""
 
 pool_closed = Signal()
 """A pool ended: exit, changed configuration, or `close_pool()`. Carries `reason`."""
@@ -125,6 +131,7 @@ __all__ = [
     "pool_opened",
     "pool_paused",
     "pool_resumed",
+    "pool_warmed",
     "read_repeated",
     "request_refused",
     "slow_query",
@@ -139,3 +146,6 @@ def emit(signal: Signal, alias: str | None, **details: Any) -> None:
     """Send `signal` for `alias`; a no-op when nobody listens."""
     if signal.receivers:
         signal.send_robust(sender=alias, alias=alias, **details)
+
+
+keep(globals(), *(name for name in __all__ if name != "emit"))

@@ -42,7 +42,7 @@ def check_sleeping_server(alias: Alias) -> Iterator[Mistake]:
         yield Mistake(
             f"{alias.where}: pool.min_size is {least}, so each process keeps as many connections open, and the server "
             "never suspends.",
-            f"Set {alias.where}['OPTIONS']['pool']['min_size'] = 0.",
+            f"Remove it, and set {alias.where}['OPTIONS']['resilience']['scale_to_zero'] = True.",
         )
 
 
