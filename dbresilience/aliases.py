@@ -9,6 +9,7 @@ from typing import Any
 from django.conf import settings
 from django.db import connections
 
+from .advice import set_connection_option, set_entry, set_option
 from .conf import Configuration
 from .connecting import ConnectingMixin
 
@@ -49,6 +50,18 @@ class Alias:
     def ports(self) -> list[str]:
         """The ports of its servers."""
         return str(self.given.get("PORT") or self.options.get("port") or "5432").split(",")
+
+    def option(self, group: str, name: str, value: Any) -> str:
+        """Return the line that sets an option of ours."""
+        return set_option(self.name, group, name, value)
+
+    def connection_option(self, name: str, value: Any) -> str:
+        """Return the line that sets an option of libpq or psycopg."""
+        return set_connection_option(self.name, name, value)
+
+    def entry(self, name: str, value: Any) -> str:
+        """Return the line that sets an entry of Django's own."""
+        return set_entry(self.name, name, value)
 
     @property
     def is_local(self) -> bool:

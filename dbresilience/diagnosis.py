@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from .advice import set_connection_option, set_option
 from .capacity import Demand
 from .conf import READERS
 from .facts import Facts
@@ -39,11 +40,7 @@ def slots(facts: Facts) -> Iterator[Finding]:
         return
     size = demand.largest_size(there.left, len(facts.sizes))
     if size > 0:
-        mend = "; ".join(
-            f'DATABASES["{name}"]["OPTIONS"]["pool"]["max_size"] = {min(size, had)}'
-            for name, had in facts.sizes.items()
-            if had > size
-        )
+        mend = "; ".join(set_option(name, "pool", "max_size", size) for name, had in facts.sizes.items() if had > size)
     elif there.limit is not None and there.limit == there.left:
         mend = f"ALTER ROLE … CONNECTION LIMIT {demand.rolling};  (or the database's)"
     else:
@@ -80,7 +77,7 @@ def statement_timeout(facts: Facts) -> Iterator[Finding]:
             "statement_timeout",
             f"statement_timeout {whose} is {longest:g} s, and a request is over after {limit:g} s (deadline_seconds): "
             "it never rings in a request.",
-            facts.option("resilience", "statement_timeout_seconds", round(limit * 2 / 3, 1)),
+            set_option(facts.alias, "resilience", "statement_timeout_seconds", round(limit * 2 / 3, 1)),
         )
     elif longest:
         yield fine("statement_timeout", f"{longest:g} s, {whose}.")
@@ -115,13 +112,14 @@ def idle_sessions(facts: Facts) -> Iterator[Finding]:
             "idle_session_timeout",
             f"The server ends sessions idle for {server:g} s, and the pool keeps {least} (min_size) for ever: "
             "they are opened anew all the time.",
-            f"{facts.option('pool', 'min_size', 0)}, or ALTER ROLE … SET idle_session_timeout = 0;",
+            f"{set_option(facts.alias, 'pool', 'min_size', 0)}, or ALTER ROLE … SET idle_session_timeout = 0;",
         )
     elif server <= kept:
         yield warning(
             "idle_session_timeout",
             f"The server ends sessions idle for {server:g} s, and the pool keeps them for {kept:g} s (max_idle).",
-            f"{facts.option('pool', 'max_idle', round(server / 2, 1))}, or ALTER ROLE … SET idle_session_timeout = 0;",
+            f"{set_option(facts.alias, 'pool', 'max_idle', round(server / 2, 1))}, "
+            "or ALTER ROLE … SET idle_session_timeout = 0;",
         )
     else:
         yield fine("idle_session_timeout", f"{server:g} s, more than max_idle {kept:g} s.")
@@ -152,7 +150,7 @@ def encryption(facts: Facts) -> Iterator[Finding]:
         yield fine(
             "tls",
             f"Encrypted; sslmode is {server.sslmode}{'' if verifies else ', which does not check who answers'}.",
-            "" if verifies else facts.plain("sslmode", "verify-full"),
+            "" if verifies else set_connection_option(facts.alias, "sslmode", "verify-full"),
         )
     elif server.local:
         yield fine("tls", "Not encrypted, and the server is on this machine.")
@@ -160,7 +158,7 @@ def encryption(facts: Facts) -> Iterator[Finding]:
         yield warning(
             "tls",
             f"Not encrypted, and the server is on another machine; sslmode is {server.sslmode}.",
-            facts.plain("sslmode", "require"),
+            set_connection_option(facts.alias, "sslmode", "require"),
         )
 
 
@@ -176,7 +174,7 @@ def keepalives(facts: Facts) -> Iterator[Finding]:
             "keepalives",
             f"TCP keepalives are {state}: a server's machine that is gone is noticed late, and a firewall may forget "
             "the connection.",
-            facts.plain("keepalives_idle", 30),
+            set_connection_option(facts.alias, "keepalives_idle", 30),
         )
     else:
         yield fine("keepalives", f"After {ours} s of silence.")
@@ -228,7 +226,7 @@ def role(facts: Facts) -> Iterator[Finding]:
         yield warning(
             "read_only",
             "The server takes no writes: a standby, or read-only by default.",
-            facts.plain("target_session_attrs", "read-write"),
+            set_connection_option(facts.alias, "target_session_attrs", "read-write"),
         )
 
 

@@ -55,7 +55,7 @@ def examine(given: Alias, processes: Processes) -> Facts:
             oldest_version=(connections[given.name].features.minimum_database_version or (0,))[0],
             slots=Slots(
                 numbers["max_connections"],
-                numbers["superuser_reserved_connections"] + numbers.get("reserved_connections", 0),
+                numbers.get("superuser_reserved_connections", 0) + numbers.get("reserved_connections", 0),
                 min(limits, default=None),
                 others,
             ),
@@ -68,7 +68,7 @@ def examine(given: Alias, processes: Processes) -> Facts:
             sslmode=connection.info.get_parameters().get("sslmode", "prefer"),
             pooler=between,
             keepalive_seconds=_keepalive_seconds(connection),
-            server_keepalive_seconds=numbers["tcp_keepalives_idle"],
+            server_keepalive_seconds=numbers.get("tcp_keepalives_idle"),
         )
     return Facts(
         given.name,

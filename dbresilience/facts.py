@@ -64,14 +64,6 @@ class Facts:
     wanted_server: str
     server: ServerFacts
 
-    def option(self, group: str, name: str, value: object) -> str:
-        """Return the line that sets an option."""
-        return f'DATABASES["{self.alias}"]["OPTIONS"]["{group}"]["{name}"] = {value!r}'
-
-    def plain(self, name: str, value: object) -> str:
-        """Return the line that sets one of libpq's options."""
-        return f'DATABASES["{self.alias}"]["OPTIONS"]["{name}"] = {value!r}'.replace("'", '"')
-
     def seconds(self, name: str) -> float:
         """Return a time-out of the server, 0 for none."""
         return self.server.milliseconds.get(name, 0) / 1000

@@ -1,4 +1,4 @@
-"""May this process be sent requests? It has warmed up, its breaker is not open, and the server answers outside the pool.
+"""May this process be sent requests? It is warm, its breaker is not open, and the server answers outside the pool.
 
 How full the pool is belongs to `PoolSnapshot`: being busy is no reason to be sent no requests.
 """

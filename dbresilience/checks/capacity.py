@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 from django.core.checks import CheckMessage
+from django.core.exceptions import ImproperlyConfigured
 
 from dbresilience.aliases import every_alias
 from dbresilience.capacity import declared_processes
@@ -35,8 +36,8 @@ def missing_slots(name: str) -> Iterable[Mistake]:
             try:
                 with deadline(LONGEST_LOOK_SECONDS):
                     facts = examine(alias, declared_processes())
-            except psycopg.Error:
-                return  # whoever needs the server says what is wrong with it
+            except (psycopg.Error, ImproperlyConfigured):
+                return  # whoever needs the server says what is wrong with it, another check what with the settings
             for finding in slots(facts):
                 if finding.severity != "fine":
                     yield Mistake(f"{alias.where}: {finding.found}", finding.set)

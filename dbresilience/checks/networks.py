@@ -20,7 +20,7 @@ def check_which_host(alias: Alias) -> Iterator[Mistake]:
         yield Mistake(
             f"{alias.where} has {len(alias.hosts)} hosts, and takes the first that answers, a standby included: "
             "after a failover writes fail.",
-            f"Set {alias.where}['OPTIONS']['target_session_attrs'] = \"read-write\".",
+            alias.connection_option("target_session_attrs", "read-write"),
         )
 
 
@@ -30,7 +30,7 @@ def check_keepalives(alias: Alias) -> Iterator[Mistake]:
     if str(alias.options.get("keepalives")) == "0" and not alias.is_local:
         yield Mistake(
             f"{alias.where}: OPTIONS['keepalives'] is 0, so nobody notices that the server's machine is gone.",
-            f"Remove it, and set {alias.where}['OPTIONS']['keepalives_idle'] = 30.",
+            f"{alias.connection_option('keepalives_idle', 30)}; remove keepalives",
         )
 
 
@@ -42,7 +42,7 @@ def check_sleeping_server(alias: Alias) -> Iterator[Mistake]:
         yield Mistake(
             f"{alias.where}: pool.min_size is {least}, so each process keeps as many connections open, and the server "
             "never suspends.",
-            f"Remove it, and set {alias.where}['OPTIONS']['resilience']['scale_to_zero'] = True.",
+            f"{alias.option('resilience', 'scale_to_zero', True)}; remove min_size",
         )
 
 
@@ -54,7 +54,7 @@ def check_encryption(alias: Alias) -> Iterator[Mistake]:
         yield Mistake(
             f"{alias.where}: the server is not on this machine, and sslmode is {mode!r}: data may travel in clear "
             "text, and nobody is told.",
-            f"Set {alias.where}['OPTIONS']['sslmode'] = \"verify-full\" with sslrootcert, or \"require\".",
+            f"{alias.connection_option('sslmode', 'require')}; better verify-full, with sslrootcert",
         )
 
 

@@ -32,8 +32,8 @@ def check_expiring_password(alias: Alias) -> Iterator[Mistake]:
         yield Mistake(
             f"{alias.where}: PASSWORD is a token, made when the settings were read. It expires within minutes or "
             "hours, and from then on no new connection is let in.",
-            f"Give the function that makes it: {alias.where}['OPTIONS']['resilience'] = "
-            '{"password": "shop.tokens.fresh"}, and remove PASSWORD. It is called for each connection.',
+            f"{alias.option('resilience', 'password', 'shop.tokens.fresh')}: the function that makes it, called for "
+            "each connection; and remove PASSWORD",
         )
 
 

@@ -11,6 +11,7 @@ from .rules import Mistake, alias_check
 
 _TYPED = ("CONN_HEALTH_CHECKS", "AUTOCOMMIT", "ATOMIC_REQUESTS", "DISABLE_SERVER_SIDE_CURSORS", "CONN_MAX_AGE")
 _TYPED_OPTIONS = ("prepare_threshold", "server_side_binding")
+_MEANT = {"true": True, "false": False, "none": None}
 _MISPLACED = ({option.name for option in OPTIONS} | OUR_KEYS | {"pool_options"}) - {"name", "password"}
 """Names that mean something to us or to an older pool; two of them are Django's own in capitals."""
 _FOR_US_ALONE = OUR_KEYS - {"pool", "connect_timeout"}
@@ -21,7 +22,9 @@ def check_connection_age(alias: Alias) -> Iterator[Mistake]:
     """CONN_MAX_AGE and a pool contradict each other."""
     age = alias.given.get("CONN_MAX_AGE", 0)
     if age != 0 and alias.configuration.pooled:
-        yield Mistake(age_and_pool(alias.name, age), 'Set "CONN_MAX_AGE": 0, or take conn_max_age out of DATABASE_URL.')
+        yield Mistake(
+            age_and_pool(alias.name, age), f"{alias.entry('CONN_MAX_AGE', 0)}; take conn_max_age out of its URL"
+        )
 
 
 @alias_check("dbresilience.E002", only=lambda alias: not alias.is_ours)
@@ -31,23 +34,22 @@ def check_other_engines(alias: Alias) -> Iterator[Mistake]:
     if found:
         yield Mistake(
             f"{alias.where} has OPTIONS[{found[0]!r}], which its ENGINE {alias.given['ENGINE']!r} does not know.",
-            "Remove it, or set ENGINE to 'dbresilience'.",
+            f"{alias.entry('ENGINE', 'dbresilience')}, or remove OPTIONS[{found[0]!r}]",
         )
 
 
 @alias_check("dbresilience.E003")
 def check_texts(alias: Alias) -> Iterator[Mistake]:
     """a value that came as text, as from `DATABASE_URL`: `false` in small letters counts as true."""
-    for place, given, names in (("", alias.given, _TYPED), ("OPTIONS", alias.options, _TYPED_OPTIONS)):
-        for name in names:
-            if isinstance(value := given.get(name), str):
-                path = f"{alias.where}[{place!r}][{name!r}]" if place else f"{alias.where}[{name!r}]"
-                meant = value.capitalize() if value.lower() in ("true", "false", "none") else "False"
-                yield Mistake(
-                    f"{path} is the text {value!r}, and any text counts as true.",
-                    f"Set {path} = {meant} in the settings, or write it with a capital letter in DATABASE_URL "
-                    "where django-environ knows the name.",
-                )
+    for name in (*_TYPED, *_TYPED_OPTIONS):
+        value = (alias.given if name in _TYPED else alias.options).get(name)
+        if isinstance(value, str):
+            meant = _MEANT.get(value.lower())
+            if name in _TYPED:
+                mend = f"{alias.entry(name, meant)}, or in its URL with a capital letter"
+            else:
+                mend = f"{alias.entry('OPTIONS', {name: meant})}, which a URL cannot say"
+            yield Mistake(f"{alias.where}: {name} is the text {value!r}, and any text counts as true.", mend)
 
 
 @alias_check("dbresilience.W002")
@@ -58,7 +60,7 @@ def check_misplaced_options(alias: Alias) -> Iterator[Mistake]:
             right = "'pool'" if name.lower() == "pool_options" else repr(name.lower())
             yield Mistake(
                 f"{alias.where}[{name!r}] is read by nobody: options stand in OPTIONS.",
-                f"Move it to {alias.where}['OPTIONS'][{right}]; docs/reference/settings.md has the places.",
+                f"Move it into OPTIONS of {alias.where}, as {right}; docs/reference/settings.md has the places",
             )
 
 

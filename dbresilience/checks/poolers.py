@@ -13,7 +13,7 @@ from dbresilience.aliases import Alias
 from .rules import Check, Mistake, Rule, alias_check
 
 PORTS = {"6432": "PgBouncer's usual port", "6543": "Supabase's port for transactions"}
-_SESSION_MODE = "If the pooler is in session mode, silence this check."
+_SESSION_MODE = "(if the pooler is in session mode, silence this check)"
 
 
 def signs_of_pooler(alias: Alias) -> str:
@@ -31,7 +31,7 @@ def server_side_cursors(alias: Alias) -> Iterator[Mistake]:
         yield Mistake(
             f"{alias.where} uses server-side cursors: outside a transaction iterator() fails with "
             "'cursor \"_django_curs_…\" does not exist'.",
-            f"Set {alias.where}['DISABLE_SERVER_SIDE_CURSORS'] = True.",
+            alias.entry("DISABLE_SERVER_SIDE_CURSORS", True),
         )
 
 
@@ -43,7 +43,7 @@ def prepared_statements(alias: Alias) -> Iterator[Mistake]:
             f"{alias.where}: OPTIONS['prepare_threshold'] is {threshold!r}, so statements are prepared: "
             "'prepared statement \"_pg3_0\" already exists', unless it is PgBouncer 1.21 or later with "
             "max_prepared_statements.",
-            f"Remove it, or set {alias.where}['OPTIONS']['prepare_threshold'] = None.",
+            alias.entry("OPTIONS", {"prepare_threshold": None}),
         )
 
 
@@ -69,7 +69,7 @@ def session_settings(alias: Alias) -> Iterator[Mistake]:
         yield Mistake(
             f"{alias.where}: OPTIONS['assume_role'] is {role!r}, which is set once for each session: statements may "
             "run as somebody else.",
-            "Log in as that role, and remove assume_role.",
+            "Log in as that role, and remove assume_role",
         )
 
 

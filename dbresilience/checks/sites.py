@@ -30,8 +30,7 @@ def check_kept_connections(alias: Alias) -> Iterator[Mistake]:
         yield Mistake(
             f"{alias.where} keeps connections (CONN_MAX_AGE is {alias.given['CONN_MAX_AGE']!r}) and does not look "
             "whether they live: after a restart of the server the first request of each thread fails.",
-            f"Set {alias.where}['ENGINE'] = \"dbresilience\" with CONN_MAX_AGE 0 and its pool, "
-            f"or {alias.where}['CONN_HEALTH_CHECKS'] = True.",
+            f"{alias.entry('CONN_HEALTH_CHECKS', True)}; or ENGINE dbresilience with its pool, and CONN_MAX_AGE 0",
         )
 
 
@@ -42,8 +41,8 @@ def check_atomic_requests(alias: Alias) -> Iterator[Mistake]:
         yield Mistake(
             f"{alias.where}: ATOMIC_REQUESTS makes each view one transaction, which holds a connection while the view "
             f"waits for a model or another service: {alias.configuration.max_size} such requests fill the pool.",
-            f"Set {alias.where}['ATOMIC_REQUESTS'] = False, and transaction.atomic() around what belongs together; "
-            "or @transaction.non_atomic_requests on views that wait, and silence this check.",
+            f"{alias.entry('ATOMIC_REQUESTS', False)}, and transaction.atomic() around what belongs together; or "
+            "@transaction.non_atomic_requests on views that wait, and silence this check",
         )
 
 
@@ -55,7 +54,7 @@ def check_lease_under_asgi(alias: Alias) -> Iterator[Mistake]:
         yield Mistake(
             f"{alias.where}: lease is 'request', and the site has ASGI: an open stream holds its connection "
             "to its end, and one that raises may never say that it is over.",
-            f"Remove it, or set {alias.where}['OPTIONS']['resilience']['lease'] = \"transaction\".",
+            alias.option("resilience", "lease", "transaction"),
         )
 
 
@@ -66,7 +65,7 @@ def check_round_trips(alias: Alias) -> Iterator[Mistake]:
         yield Mistake(
             f"{alias.where}: pool.check is ConnectionPool.check_connection, one round trip before each transaction. "
             "Each connection is looked at anyway, at no round trip.",
-            f"Remove {alias.where}['OPTIONS']['pool']['check'].",
+            f"Remove check from OPTIONS['pool'] of {alias.where}",
         )
 
 
@@ -87,7 +86,7 @@ def check_two_pools() -> Iterator[Mistake]:
                 f"{' and '.join(f'DATABASES[{name!r}]' for name in names)} are one database for one user: each "
                 f"process opens up to {' + '.join(map(str, sizes))} = {sum(sizes)} connections, and what one has not "
                 "committed the other does not see.",
-                f"Use one alias: remove DATABASES[{names[-1]!r}]. Or silence this check, and count all of them.",
+                f"Use one alias: remove DATABASES[{names[-1]!r}]. Or silence this check, and count all of them",
             )
 
 
@@ -102,7 +101,7 @@ def check_order_of_middleware() -> Iterator[Mistake]:
         yield Mistake(
             f"MIDDLEWARE has {before[0]!r} before {PROBES!r}: a probe that comes by address or without TLS gets 400 "
             "or a redirect, and an orchestrator ends a process that is well.",
-            f"Put it first: MIDDLEWARE = [{PROBES!r}, …].",
+            f"MIDDLEWARE = [{PROBES!r}, …]",
         )
 
 
@@ -112,7 +111,7 @@ def check_parameters_in_logs(alias: Alias) -> Iterator[Mistake]:
     if alias.configuration.slow_query_parameters:
         yield Mistake(
             f"{alias.where}: slow_query_parameters is on, so the log has what people have typed.",
-            f"Remove {alias.where}['OPTIONS']['resilience']['slow_query_parameters'] in production.",
+            alias.option("resilience", "slow_query_parameters", False),
         )
 
 

@@ -15,6 +15,10 @@ LONGEST_WAIT_SECONDS = 30.0
 _GUNICORN_TIMEOUT = re.compile(r"(?:^|\s)(?:--timeout[ =]|-t ?)(\d+)(?=\s|$)")
 
 
+def _rounded(seconds: float) -> float:
+    return round(seconds) if seconds >= 2 else max(round(seconds, 1), 0.1)
+
+
 @alias_check("dbresilience.W008")
 def check_wait_and_deadline(alias: Alias) -> Iterator[Mistake]:
     """`pool.timeout` that is not below `deadline_seconds`: a request that waits has no time left for its query."""
@@ -23,7 +27,7 @@ def check_wait_and_deadline(alias: Alias) -> Iterator[Mistake]:
         yield Mistake(
             f"{alias.where}: a request may wait {wait:g} s for a connection (pool.timeout), and {limit:g} s for the "
             "database in total (deadline_seconds).",
-            f"Set {alias.where}['OPTIONS']['pool']['timeout'] = {max(limit / 5, 0.1):g}.",
+            alias.option("pool", "timeout", _rounded(limit / 5)),
         )
 
 
@@ -35,7 +39,7 @@ def check_long_wait(alias: Alias) -> Iterator[Mistake]:
         yield Mistake(
             f"{alias.where}: a request may wait {wait:g} s for a connection (pool.timeout). Proxies and people give "
             "up sooner, and each that waits occupies a thread.",
-            f"Set {alias.where}['OPTIONS']['pool']['timeout'] = 5.",
+            alias.option("pool", "timeout", 5),
         )
 
 
@@ -47,8 +51,8 @@ def check_statement_and_deadline(alias: Alias) -> Iterator[Mistake]:
         yield Mistake(
             f"{alias.where}: statement_timeout_seconds is {longest:g}, and a request is over after "
             f"deadline_seconds = {limit:g}: one statement may use up all of it.",
-            f"Set {alias.where}['OPTIONS']['resilience']['statement_timeout_seconds'] = {limit * 2 / 3:g}. "
-            "For work outside requests, give that process a DATABASE_URL of its own.",
+            f"{alias.option('resilience', 'statement_timeout_seconds', _rounded(limit * 2 / 3))}; give processes whose "
+            "work is no request a URL of their own",
         )
 
 
@@ -61,8 +65,7 @@ def check_hosts_and_deadline(alias: Alias) -> Iterator[Mistake]:
         yield Mistake(
             f"{alias.where} has {others + 1} hosts, and each that is dead costs connect_timeout_seconds = {connect:g}: "
             f"the last is tried after {connect * others:g} s, deadline_seconds is {limit:g}.",
-            f"Set {alias.where}['OPTIONS']['resilience']['connect_timeout_seconds'] = "
-            f"{max(2, int(limit / (others + 1) / 2))}.",
+            alias.option("resilience", "connect_timeout_seconds", max(2, int(limit / (others + 1) / 2))),
         )
 
 
@@ -76,7 +79,7 @@ def check_gunicorn(alias: Alias) -> Iterator[Mistake]:
     yield Mistake(
         f"{alias.where}: deadline_seconds is {limit:g}, and gunicorn's --timeout is {found[1]}: it kills a worker of "
         "class sync, with its request, before the deadline answers 503.",
-        f"Set {alias.where}['OPTIONS']['resilience']['deadline_seconds'] = {int(found[1]) / 2:g}.",
+        alias.option("resilience", "deadline_seconds", _rounded(int(found[1]) / 2)),
     )
 
 

@@ -54,8 +54,8 @@ def test_faces_read_snapshots_and_signals() -> None:
 def test_verdicts_ask_nobody() -> None:
     """The doctor's rules are functions of facts; asking, showing and typing are rooms of their own."""
     allowed = {
-        "capacity": set(), "findings": set(), "facts": {"capacity", "conf"},
-        "diagnosis": {"capacity", "conf", "facts", "findings"},
+        "capacity": set(), "findings": set(), "advice": {"conf"}, "facts": {"capacity", "conf"},
+        "diagnosis": {"advice", "capacity", "conf", "facts", "findings"},
         "consulting": {"capacity", "doctor", "findings"},
         "doctor": {"addresses", "aliases", "capacity", "checks", "checks.rules", "deadlines", "diagnosis", "errors",
                    "examining", "facts", "findings", "meanings", "resources"},

@@ -17,6 +17,8 @@ from dbresilience.checks import CHECKS, SETTINGS_CHECKS
 from tests.places import BASE_DIR
 from tests.support.site import site_environment
 
+from .pasting import paste
+
 POOLER = {"PORT": "6432"}
 JWT = "eyJhbGciOiJSUzI1NiJ9.eyJleHAiOjF9.c2ln"
 RDS = "db.example.org:5432/?Action=connect&DBUser=x&X-Amz-Signature=0123456789"
@@ -124,6 +126,8 @@ def test_what_is_wrong_is_found(
     assert says in message.msg
     assert message.hint
     assert "DATABASES['default']" in f"{message.msg} {message.hint}"
+    assert bool(paste(str(message.hint))) == ('"OPTIONS": ' in str(message.hint))
+    assert not str(message.hint).endswith(".") or identity == "W001"
     assert not any(secret in f"{message.msg} {message.hint}" for secret in (JWT, RDS, "a.example,"))
 
 

@@ -76,7 +76,7 @@ def test_encryption_without_a_look_at_who_answers_is_fine_with_advice() -> None:
     """`require` keeps listeners out, not an impostor."""
     (tls,) = (each for each in diagnose(with_server(**ELSEWHERE | {"sslmode": "require"})) if each.name == "tls")
     assert tls.severity == "fine"
-    assert tls.set == 'DATABASES["default"]["OPTIONS"]["sslmode"] = "verify-full"'
+    assert tls.set == '"OPTIONS": {"sslmode": "verify-full"} in DATABASES["default"], or sslmode=verify-full in its URL'
 
 
 def test_a_pooler_whose_mode_is_not_known() -> None:

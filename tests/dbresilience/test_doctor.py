@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -16,11 +15,9 @@ from django.core.checks import registry
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command
 
-from dbresilience.base import DatabaseWrapper
 from dbresilience.capacity import Processes, declared_processes
 from dbresilience.checks import CHECKS
 from dbresilience.checks.capacity import check_slots
-from dbresilience.conf import Configuration
 from dbresilience.doctor import Examination, consult
 from dbresilience.findings import SEVERITIES, Finding
 from tests.support.pgbouncer import pgbouncer
@@ -28,6 +25,7 @@ from tests.support.postgres import ThrowawayPostgres
 from tests.support.system_tools import missing_tool
 
 from .conftest import MakeWrapper
+from .pasting import paste
 
 ONE = Processes(1, 1, "a test")
 
@@ -39,15 +37,6 @@ def finding(seen: Examination, name: str) -> Finding:
 
 def of_database(url: str) -> str:
     return url.rpartition("/")[2]
-
-
-def paste(line: str) -> dict[str, Any]:
-    """The OPTIONS that the lines of a finding make."""
-    nested: Any = lambda: defaultdict(nested)  # noqa: E731
-    databases = nested()
-    for part in re.findall(r"DATABASES\[[^;,]+ = [^;,]+", line):
-        exec(part, {"DATABASES": databases})
-    return {alias: json.loads(json.dumps(entry["OPTIONS"])) for alias, entry in databases.items()}
 
 
 def test_a_sound_configuration_has_nothing_wrong(make_wrapper: MakeWrapper, capsys: pytest.CaptureFixture[str]) -> None:
@@ -349,12 +338,8 @@ def test_the_sum_is_silent_where_nobody_answers(monkeypatch: pytest.MonkeyPatch,
     assert check_slots(None, databases=["default"]) == []
 
 
-def test_lines_to_paste_are_accepted(make_wrapper: MakeWrapper) -> None:
-    """Every DATABASES line of a finding is one that the backend takes."""
-    seen = consult(make_wrapper(pool={"max_size": 60, "min_size": 9}).alias, Processes(3, 1, ""))
-    lines = [paste(each.set) for each in seen.findings if "DATABASES" in each.set]
-    assert lines
-    for databases in lines:
-        for alias, options in databases.items():
-            Configuration.from_settings(alias, {"OPTIONS": options}, debug=False)
-    assert isinstance(make_wrapper(), DatabaseWrapper)
+@pytest.mark.django_db
+def test_the_sum_does_not_hide_what_is_wrong_with_the_settings(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
+    """`migrate` with an impossible setting says that, and not a traceback."""
+    monkeypatch.setitem(settings.DATABASES["default"], "CONN_MAX_AGE", 60)
+    assert [each.id for each in registry.run_checks(databases=["default"])] == ["dbresilience.E001"]
