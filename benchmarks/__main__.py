@@ -23,7 +23,7 @@ from config import embedded
 from config.postgres import PostgresServer, program
 from config.startup import var_folder
 
-from . import crowd, instructions, outages, promotion, queries, rtt, turns
+from . import crowd, instructions, metering, outages, promotion, queries, rtt, turns
 from .setups import BASELINE, DATABASE, OURS, Settings, pgbouncer, setups
 
 PACKAGES = ("Django", "psycopg", "psycopg-pool", "django-pg-real-pool", "django-db-connection-pool", "gunicorn")
@@ -32,7 +32,9 @@ PACKAGES = ("Django", "psycopg", "psycopg-pool", "django-pg-real-pool", "django-
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "--only", choices=["queries", "instructions", "rtt", "turns", "crowd", "outages"], help="one part (all)"
+        "--only",
+        choices=["queries", "metrics", "instructions", "rtt", "turns", "crowd", "outages"],
+        help="one part (all)",
     )
     parser.add_argument("--rounds", type=int, default=3000, help="measured requests of each kind (3000)")
     parser.add_argument("--rtt-rounds", type=int, default=100, help="measured turns at a distance (100)")
@@ -74,6 +76,9 @@ def main() -> int:
             for title, work in queries.KINDS.items():
                 times = queries.measure(list(aliases), work, given.rounds)
                 print(queries.table(title, {aliases[alias]: taken for alias, taken in times.items()}), flush=True)
+        if given.only in (None, "metrics") and OURS in compared:
+            (alias,) = (alias for alias, name in aliases.items() if name == OURS)
+            print(metering.measure(alias, given.rounds), flush=True)
         if given.only in (None, "rtt"):
             rtt.fill(next(iter(near_aliases)))
             print(rtt.measure(near_aliases, far_aliases, given.rtt_rounds), flush=True)

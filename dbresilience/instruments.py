@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .measures import REASONS
+from .measures import BATCH, CLOSE, LOST, PINNED, REQUEST, RETRY, STATEMENT, THREAD_ENDED, TRANSACTION
 
 COUNTER = "counter"
 GAUGE = "gauge"
@@ -35,6 +35,19 @@ LABELS = {
     "reason": ("dbresilience.reason", "why"),
 }
 """What each label is called in OpenTelemetry, and what it says."""
+
+LEASE_ENDS = {
+    STATEMENT: "its last cursor was closed, outside a transaction",
+    TRANSACTION: "its transaction ended",
+    BATCH: "a `gather()` had its answers",
+    PINNED: "the `pinned()` block ended",
+    REQUEST: "the request ended, and something was left open or on the session until then",
+    CLOSE: "`connection.close()`, or `close_pool()`",
+    RETRY: "`retry` waits before another attempt",
+    LOST: "the connection was lost, or could not be used again",
+    THREAD_ENDED: "its thread had ended without giving it back",
+}
+"""What each reason of a lease's end means."""
 
 SYSTEM = ("db.system.name", "postgresql")
 """An attribute that OpenTelemetry wants with each operation's duration."""
@@ -92,7 +105,9 @@ DURATION = _of_pool(
     operation=(), error=(),
 )  # fmt: skip
 
-LEASES = _of_pool("dbresilience.leases", COUNTER, "{lease}", "Leases that ended, by what ended them", reason=REASONS)
+LEASES = _of_pool(
+    "dbresilience.leases", COUNTER, "{lease}", "Leases that ended, by what ended them", reason=tuple(LEASE_ENDS)
+)
 REFUSALS = _of_pool(
     "dbresilience.refusals", COUNTER, "{refusal}", "Requests for a connection that were refused, by cause", cause=()
 )

@@ -40,8 +40,8 @@ class PrometheusRecorder:
     """Makes a metric of each instrument (see `recording.Recorder`)."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
-        self._families = {instrument: _family(instrument, registry) for instrument in INSTRUMENTS}
-        self._children: dict[tuple[Instrument, Labels], Any] = {}
+        self._families = {instrument.name: _family(instrument, registry) for instrument in INSTRUMENTS}
+        self._children: dict[tuple[str, Labels], Any] = {}
         # The library's own lock would stay locked in a child that is forked while another thread counts.
         self._lock = threading.RLock()
         if hasattr(os, "register_at_fork"):
@@ -65,9 +65,9 @@ class PrometheusRecorder:
             self._child(instrument, labels).set(value)
 
     def _child(self, instrument: Instrument, labels: Labels) -> Any:
-        child = self._children.get((instrument, labels))
+        child = self._children.get((instrument.name, labels))
         if child is None:
-            child = self._children[instrument, labels] = self._families[instrument].labels(*labels)
+            child = self._children[instrument.name, labels] = self._families[instrument.name].labels(*labels)
         return child
 
 

@@ -7,8 +7,6 @@ thread of `reporting`; events when they happen. Nothing here asks the database.
 from __future__ import annotations
 
 import itertools
-import sys
-import types
 from collections import defaultdict
 from time import time
 from typing import Any, Protocol
@@ -22,6 +20,7 @@ from .errors import AcquireTimeout, TooManyWaiting
 from .instruments import INSTRUMENTS, Instrument
 from .measures import Drained
 from .operation_names import operation_of
+from .process import of_process
 from .resources import DatabaseResources, all_resources
 from .snapshot import PoolSnapshot
 
@@ -42,21 +41,17 @@ class Recorder(Protocol):
         """Set a gauge."""
 
 
-class _Process(types.ModuleType):
-    """Lives in `sys.modules` under its own name, so that it outlives a reload of this module."""
+class _Process:
+    """What outlives a reload of this module."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
+    def __init__(self) -> None:
         self.recorders: dict[str, Recorder] = {}
         # Of each pool what was counted already.
         self.counted: WeakKeyDictionary[DatabaseResources, PoolSnapshot] = WeakKeyDictionary()
 
 
-_NAME = "_dbresilience_recording"
-
-
-def _process() -> Any:
-    return sys.modules.setdefault(_NAME, _Process(_NAME))
+def _process() -> _Process:
+    return of_process(__name__, _Process)  # type: ignore[no-any-return]
 
 
 def record_with(name: str, recorder: Recorder) -> None:
@@ -67,7 +62,7 @@ def record_with(name: str, recorder: Recorder) -> None:
     for signal, receiver in _RECEIVERS.items():
         uid = f"dbresilience.recording.{receiver.__name__}"
         signal.disconnect(dispatch_uid=uid, sender=None)
-        signal.connect(receiver, dispatch_uid=uid)
+        signal.connect(receiver, weak=False, dispatch_uid=uid)
 
 
 def recorder_named(name: str) -> Any:

@@ -9,13 +9,12 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import sys
 import threading
-import types
 from collections.abc import Callable
 from typing import Any
 
 from . import measures, signals
+from .process import of_process
 
 EVERY_SECONDS = 1.0
 
@@ -27,15 +26,17 @@ reporting_log = logging.getLogger("dbresilience.reporting")
 Turn = Callable[[], None]
 
 
-class _Process(types.ModuleType):
-    """Lives in `sys.modules` under its own name, so that it outlives a reload of this module."""
+class _Process:
+    """What outlives a reload of this module."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
+    def __init__(self) -> None:
         self.turns: dict[str, Turn] = {}
         self.failing: set[str] = set()
         self.ended = False
         self.begin_anew()
+        atexit.register(_end)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.begin_anew)
 
     def begin_anew(self) -> None:
         self.lock = threading.Lock()
@@ -44,19 +45,8 @@ class _Process(types.ModuleType):
         self.thread: threading.Thread | None = None
 
 
-_NAME = "_dbresilience_reporting"
-
-
-def _process() -> Any:
-    found = sys.modules.get(_NAME)
-    if found is None:
-        created = _Process(_NAME)
-        found = sys.modules.setdefault(_NAME, created)
-        if found is created:
-            atexit.register(_end)
-            if hasattr(os, "register_at_fork"):
-                os.register_at_fork(after_in_child=created.begin_anew)
-    return found
+def _process() -> _Process:
+    return of_process(__name__, _Process)  # type: ignore[no-any-return]
 
 
 def each_second(name: str, turn: Turn) -> None:
@@ -125,4 +115,4 @@ def install() -> None:
     """Begin with the first pool of this process, and of each forked child. Repeating it is harmless."""
     _process()  # whose last turn then comes after the pools were closed
     signals.pool_opened.disconnect(dispatch_uid="dbresilience.reporting", sender=None)
-    signals.pool_opened.connect(_begin_with_pool, dispatch_uid="dbresilience.reporting")
+    signals.pool_opened.connect(_begin_with_pool, weak=False, dispatch_uid="dbresilience.reporting")

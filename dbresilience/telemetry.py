@@ -23,18 +23,18 @@ class OpenTelemetryRecorder:
 
     def __init__(self, version: str, provider: MeterProvider | None = None) -> None:
         meter = get_meter("dbresilience", version, meter_provider=provider)
-        self._values: dict[Instrument, dict[Labels, float]] = {}
-        self._made: dict[Instrument, Any] = {}
+        self._values: dict[str, dict[Labels, float]] = {}
+        self._made: dict[str, Any] = {}
         for instrument in INSTRUMENTS:
             about = {"unit": instrument.unit, "description": f"{instrument.meaning}."}
             if instrument.kind == COUNTER:
-                self._made[instrument] = meter.create_counter(instrument.name, **about)
+                self._made[instrument.name] = meter.create_counter(instrument.name, **about)
             elif instrument.kind == HISTOGRAM:
-                self._made[instrument] = meter.create_histogram(
+                self._made[instrument.name] = meter.create_histogram(
                     instrument.name, explicit_bucket_boundaries_advisory=BUCKETS, **about
                 )
             else:
-                values = self._values[instrument] = {}
+                values = self._values[instrument.name] = {}
                 create = (
                     meter.create_observable_up_down_counter
                     if instrument.kind == GAUGE
@@ -46,17 +46,17 @@ class OpenTelemetryRecorder:
 
     def add(self, instrument: Instrument, labels: Labels, amount: int) -> None:
         """Count."""
-        self._made[instrument].add(amount, attributes_of(instrument, labels))
+        self._made[instrument.name].add(amount, attributes_of(instrument, labels))
 
     def observe(self, instrument: Instrument, labels: Labels, values: list[float]) -> None:
         """Put durations into a histogram."""
-        record, attributes = self._made[instrument].record, attributes_of(instrument, labels)
+        record, attributes = self._made[instrument.name].record, attributes_of(instrument, labels)
         for value in values:
             record(value, attributes)
 
     def set(self, instrument: Instrument, labels: Labels, value: float) -> None:
         """Set a gauge."""
-        self._values[instrument][labels] = value
+        self._values[instrument.name][labels] = value
 
     def _forget_values(self) -> None:
         for values in self._values.values():
@@ -77,7 +77,7 @@ def attributes_of(instrument: Instrument, labels: Labels) -> dict[str, str | int
         for label, value in zip(instrument.labels, labels, strict=True)
         if value
     }
-    if instrument is instruments.DURATION:
+    if instrument.name == instruments.DURATION.name:
         attributes[SYSTEM[0]] = SYSTEM[1]
     return attributes
 

@@ -19,7 +19,7 @@ sys.path.insert(0, str(HERE.parent.parent))
 from django.conf import settings  # noqa: E402
 
 import dbresilience  # noqa: E402
-from dbresilience import errors, meanings, signals  # noqa: E402
+from dbresilience import errors, instruments, meanings, signals  # noqa: E402
 from dbresilience.checks import CHECKS  # noqa: E402
 from dbresilience.conf import OPTIONS, Option  # noqa: E402
 from dbresilience.health import DatabaseHealth  # noqa: E402
@@ -57,6 +57,10 @@ def settings_page() -> str:
         "",
         "`CONN_MAX_AGE` says how long Django keeps a connection that has no pool. With a pool, any value but 0 "
         "is system check `dbresilience.E001`; use `max_lifetime`.",
+        "",
+        "`DBRESILIENCE_METRICS_ACCESS`, a setting of its own beside `DATABASES`, says "
+        "[who may read `/metrics`](../howto/watch-with-prometheus.md): `closed` (the default), `open`, or `token:` "
+        "and a token.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -215,6 +219,44 @@ def checks_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def metrics_page() -> str:
+    """Every instrument under both of its names."""
+    lines = [
+        "# Metrics",
+        MADE_BY,
+        "For Prometheus at `/metrics`, and as OpenTelemetry instruments; [how to read them]"
+        "(../howto/watch-with-prometheus.md). Those that begin with `db` have the names, units and attributes of "
+        "OpenTelemetry's conventions for database clients. Times are in seconds.",
+        "",
+        "| Prometheus | OpenTelemetry | kind | unit | labels | meaning |",
+        "|---|---|---|---|---|---|",
+    ]
+    for each in instruments.INSTRUMENTS:
+        kind = "gauge" if each.kind == instruments.MOMENT else each.kind
+        labels = ", ".join(f"`{label}`" for label in each.labels)
+        lines.append(
+            f"| `{each.prometheus_name}` | `{each.name}` | {kind} | `{each.unit}` | {labels} | {each.meaning} |"
+        )
+    lines += [
+        "",
+        f"Histograms have the upper bounds {', '.join(f'{bound:g}' for bound in instruments.BUCKETS)}. Counters whose "
+        "labels have few and known values begin at 0 with the pool.",
+        "",
+        "| label | in OpenTelemetry | says |",
+        "|---|---|---|",
+        *(f"| `{label}` | `{attribute}` | {says} |" for label, (attribute, says) in instruments.LABELS.items()),
+        "",
+        f"In OpenTelemetry `{instruments.DURATION.name}` has `{'` = `'.join(instruments.SYSTEM)}`, too.",
+        "",
+        "Why a lease ended, the label `reason` of `dbresilience_leases_total`:",
+        "",
+        "| reason | what ended it |",
+        "|---|---|",
+        *(f"| `{reason}` | {text} |" for reason, text in instruments.LEASE_ENDS.items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def command_page() -> str:
     """`manage.py dbresilience`, from its own parser."""
     parser = Command().create_parser("manage.py", "dbresilience")
@@ -250,6 +292,7 @@ PAGES = {
     "errors.md": errors_page,
     "checks.md": checks_page,
     "command.md": command_page,
+    "metrics.md": metrics_page,
 }
 
 if __name__ == "__main__":

@@ -36,17 +36,29 @@ def imports_of(path: Path) -> set[str]:
 
 def test_the_ground_floor_imports_nothing_of_ours() -> None:
     """conf, errors and signals can be read alone, each with the one list that it explains."""
-    for name in ("parsers", "process"):
+    for name in ("parsers", "process", "operation_names"):
         assert not imports_of(PACKAGE / f"{name}.py"), name
     for name in ("meanings", "signals", "measures"):
         assert imports_of(PACKAGE / f"{name}.py") == {"process"}, name
     assert imports_of(PACKAGE / "conf.py") == {"parsers"}
     assert imports_of(PACKAGE / "errors.py") == {"meanings", "process"}
+    assert imports_of(PACKAGE / "instruments.py") == {"measures"}
 
 
 def test_faces_read_snapshots_and_signals() -> None:
     """What shows the state of the pool does not reach into it."""
-    faces = {"logs": {"signals", "connection", "slow_queries"}, "probes": {"health", "readiness", "resources"}}
+    faces = {
+        "logs": {"signals", "connection", "slow_queries"},
+        "probes": {"health", "readiness", "resources"},
+        "reporting": {"measures", "process", "signals"},
+        "recording": {
+            "errors", "instruments", "measures", "operation_names", "process", "reporting", "resources",
+            "signals", "snapshot",
+        },
+        "metrics": {"instruments", "recording"},
+        "telemetry": {"instruments", "recording"},
+        "scraping": {"__version__", "metrics", "telemetry"},
+    }  # fmt: skip
     for name, allowed in faces.items():
         assert imports_of(PACKAGE / f"{name}.py") <= allowed, name
 

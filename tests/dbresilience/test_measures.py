@@ -153,3 +153,12 @@ def test_it_is_known_why_each_lease_ended(heard: list[Drained], make_wrapper: Ma
         work()
         assert ends() - before == {reason: 1}, reason
     assert set(works) | {"retry"} == set(measures.REASONS)
+
+
+def test_a_lease_that_ends_for_another_attempt(heard: list[Drained], make_wrapper: MakeWrapper) -> None:
+    """Where leases last as long as the request, `retry` gives the connection back before it waits."""
+    wrapper = make_wrapper(resilience={"lease": "request"})
+    run(wrapper, "SELECT 1")
+    wrapper.release_early()
+    of(wrapper.alias, heard)
+    assert {"retry": 1} in [each.ends for each in heard if each.alias == wrapper.alias]

@@ -21,6 +21,7 @@ from psycopg import sql
 from dbresilience import instruments, recording, reporting, retry, signals
 from dbresilience.instruments import INSTRUMENTS
 from dbresilience.meanings import CANNOT_CONNECT
+from dbresilience.measures import REASONS
 from dbresilience.metrics import PrometheusRecorder
 from dbresilience.operation_names import operation_of
 from tests.dbresilience.conftest import MakeWrapper, in_thread, run
@@ -410,3 +411,7 @@ def test_installing_again_changes_nothing() -> None:
     before = recording.recorder_named("prometheus"), threading.active_count()
     scraping.install()
     assert (recording.recorder_named("prometheus"), threading.active_count()) == before
+
+
+def test_every_reason_is_explained() -> None:
+    assert set(instruments.LEASE_ENDS) == set(REASONS)

@@ -79,13 +79,13 @@ def test_every_alert_is_tried_both_ways() -> None:
 @pytest.mark.parametrize("where", ["alerts", "their tests", "dashboard"])
 def test_only_metrics_that_exist_are_asked_for(where: str) -> None:
     """Their names as prometheus_client shows them, and their labels."""
-    recorder = PrometheusRecorder(CollectorRegistry())
+    registry = CollectorRegistry()
+    PrometheusRecorder(registry)
+    labels = {each.prometheus_name.removesuffix("_total"): {*each.labels} for each in INSTRUMENTS}
     names: dict[str, set[str]] = {}
-    for instrument in INSTRUMENTS:
-        family = recorder._families[instrument]
-        for metric in family.describe():
-            endings = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum")}.get(metric.type, ("",))
-            names |= {f"{metric.name}{ending}": {*instrument.labels} for ending in endings}
+    for metric in registry.collect():
+        endings = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum")}.get(metric.type, ("",))
+        names |= {f"{metric.name}{ending}": labels[metric.name] for ending in endings}
     text = {
         "alerts": "\n".join(rule["expr"] for rule in rules()),
         "their tests": TESTS.read_text(),
