@@ -133,5 +133,11 @@ POOLER_TEXTS: tuple[tuple[str, Classification], ...] = (
     ("server conn crashed", POOLER_LOST_SERVER),
 )
 
+
+def while_connecting(meaning: Classification) -> Classification:
+    """Return what a class means where nobody was connected yet: there a session that breaks off is a refusal."""
+    return CANNOT_CONNECT if meaning is CONNECTION_LOST else meaning
+
+
 _CLASSES = [name for name, value in globals().items() if isinstance(value, Classification)]
 keep(globals(), "Classification", "BY_SQLSTATE", "POOLER_TEXTS", *_CLASSES)

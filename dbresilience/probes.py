@@ -6,13 +6,14 @@ as views in a URLconf.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from .health import DatabaseHealth, HealthProbe
+from .readiness import reachability, readiness
 from .resources import DatabaseResources, configured_retry_after_seconds, get_database_resources
 
 _other_engines: dict[str, HealthProbe] = {}
@@ -24,16 +25,21 @@ def livez(request: HttpRequest) -> HttpResponse:
 
 
 def readyz(request: HttpRequest) -> HttpResponse:
-    """Answer 200 when the database answers and the warm-up is over, 503 otherwise, in under a second."""
-    health, resources = _look_at(DEFAULT_DB_ALIAS)
-    if resources is not None and health.healthy and resources.snapshot().warm_up == "running":
-        health = replace(health, healthy=False, state="warming_up")
-    return _answer({"ready": health.healthy, "state": health.state}, health)
+    """Answer 200 when the database can be reached and the warm-up is over, 503 otherwise, in under a second.
+
+    A saturated pool is said apart and is ready: taking its process away would saturate the next one.
+    """
+    health, resources = _look_at(DEFAULT_DB_ALIAS, readiness)
+    body: dict[str, Any] = {"ready": health.healthy, "state": health.state}
+    if resources is not None:
+        pool = resources.snapshot()
+        body |= {"breaker": pool.breaker, "saturated": pool.saturated}
+    return _answer(body, health)
 
 
 def database(request: HttpRequest) -> HttpResponse:
     """Answer with state, latency in milliseconds, the numbers of the pool and the state of its breaker."""
-    health, resources = _look_at(DEFAULT_DB_ALIAS)
+    health, resources = _look_at(DEFAULT_DB_ALIAS, reachability)
     body: dict[str, Any] = {
         "healthy": health.healthy,
         "latency_ms": health.latency_ms,
@@ -47,19 +53,22 @@ def database(request: HttpRequest) -> HttpResponse:
             "in_use": pool.in_use,
             "idle": pool.idle,
             "waiting": pool.waiting,
+            "saturated": pool.saturated,
             "breaker": pool.breaker,
         }
     return _answer(body, health)
 
 
-def _look_at(alias: str) -> tuple[DatabaseHealth, DatabaseResources | None]:
+def _look_at(
+    alias: str, judge: Callable[[DatabaseResources], DatabaseHealth]
+) -> tuple[DatabaseHealth, DatabaseResources | None]:
     try:
         resources = get_database_resources(alias)
     except TypeError:
         # Another PostgreSQL backend: the probes go on working when ENGINE is changed back.
         probe = _other_engines.setdefault(alias, HealthProbe(lambda: connections[alias].get_connection_params()))
         return probe.check(timeout_seconds=0.8), None
-    return resources.health(), resources
+    return judge(resources), resources
 
 
 def _answer(body: dict[str, Any], health: DatabaseHealth) -> HttpResponse:

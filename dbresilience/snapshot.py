@@ -62,6 +62,11 @@ class PoolSnapshot:
         )
 
     @property
+    def saturated(self) -> bool:
+        """Whether every connection that may be is in use, so that whoever comes next waits."""
+        return 0 < self.max_size <= self.in_use
+
+    @property
     def queued(self) -> int:
         """Requests that wait for another to finish, not for a connection being opened for them."""
         return self.waiting - (self.max_size - self.size)

@@ -201,10 +201,21 @@ def _described(thing: Any) -> list[str]:
 
 def checks_page() -> str:
     """System checks with their fix."""
-    lines = ["# System checks", MADE_BY, "| id | what it finds |", "|---|---|"]
-    for check in CHECKS:
-        identity, _, text = " ".join((check.__doc__ or "").split()).partition(": ")
-        lines.append(f"| `{identity}` | {text} |")
+    lines = [
+        "# System checks",
+        MADE_BY,
+        "`manage.py check` and most other commands run them; servers do not. Each message has its fix. An `E` stops "
+        "the command, a `W` does not, and `SILENCED_SYSTEM_CHECKS` in the settings turns off what you have decided "
+        "otherwise. Databases are asked by the last one only. [The doctor](../howto/size-the-pool.md) says all of this "
+        "of one alias, and what the server adds.",
+        "",
+        "| id | what it finds |",
+        "|---|---|",
+    ]
+    lines += [
+        f"| `{check.id}` | {' '.join((check.__doc__ or '').split())} |"
+        for check in sorted(CHECKS, key=lambda check: check.id)
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -254,7 +265,8 @@ def command_page() -> str:
     lines = [
         "# manage.py dbresilience",
         MADE_BY,
-        f"{Command.help} [When to use it](../howto/restart-postgresql.md).",
+        f"{Command.help} When to use it: [doctor](../howto/size-the-pool.md), "
+        "[the others](../howto/restart-postgresql.md).",
         "",
     ]
     for name, order in orders.choices.items():

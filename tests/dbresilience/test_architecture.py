@@ -49,7 +49,7 @@ def test_faces_read_snapshots_and_signals() -> None:
     """What shows the state of the pool does not reach into it."""
     faces = {
         "logs": {"signals", "connection", "slow_queries"},
-        "probes": {"health", "resources"},
+        "probes": {"health", "readiness", "resources"},
         "reporting": {"measures", "process", "signals"},
         "recording": {
             "errors", "instruments", "measures", "operation_names", "process", "reporting", "resources",
@@ -61,6 +61,27 @@ def test_faces_read_snapshots_and_signals() -> None:
     }  # fmt: skip
     for name, allowed in faces.items():
         assert imports_of(PACKAGE / f"{name}.py") <= allowed, name
+
+
+def test_verdicts_ask_nobody() -> None:
+    """The doctor's rules are functions of facts; asking, showing and typing are rooms of their own."""
+    allowed = {
+        "capacity": set(), "findings": set(), "advice": {"conf"}, "facts": {"capacity", "conf"},
+        "diagnosis": {"advice", "capacity", "conf", "facts", "findings"},
+        "consulting": {"capacity", "doctor", "findings"},
+        "doctor": {"addresses", "aliases", "capacity", "checks", "checks.rules", "deadlines", "diagnosis", "errors",
+                   "examining", "facts", "findings", "meanings", "resources"},
+        "examining": {"aliases", "capacity", "connection", "facts", "resources"},
+    }  # fmt: skip
+    for name, modules in allowed.items():
+        assert imports_of(PACKAGE / f"{name}.py") <= modules, name
+
+
+def test_system_checks_read_settings_alone() -> None:
+    """But for the one that does the sum, which asks the server as the doctor does."""
+    for path in (PACKAGE / "checks").glob("*.py"):
+        found = imports_of(path) & {"resources", "connection", "pool", "examining", "doctor"}
+        assert found == ({"examining"} if path.name == "capacity.py" else set()), path
 
 
 def test_nothing_imports_base() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
+from django.db import connections
 from django.test import AsyncClient, Client
 
 from dbresilience import health, probes
@@ -17,7 +18,7 @@ from dbresilience.middleware import ProbeMiddleware
 from tests.support.postgres import ThrowawayPostgres, wait_until
 from tests.support.proxy import SEEN, Proxy
 
-from .conftest import MakeWrapper
+from .conftest import MakeWrapper, in_thread, pid_of, works
 
 PROBES = ["/livez", "/readyz", "/api/health/db"]
 
@@ -38,7 +39,7 @@ def test_the_health_endpoint_has_figures_and_no_secrets(settings: Any) -> None:
     body = json.loads(Client().get("/api/health/db").content)
     assert body["healthy"] is True
     assert body["latency_ms"] > 0
-    assert set(body["pool"]) == {"max_size", "size", "in_use", "idle", "waiting", "breaker"}
+    assert set(body["pool"]) == {"max_size", "size", "in_use", "idle", "waiting", "saturated", "breaker"}
     given = settings.DATABASES["default"]
     said = json.dumps(body)
     assert not [given[key] for key in ("HOST", "USER", "PASSWORD") if given[key] and str(given[key]) in said]
@@ -65,6 +66,55 @@ def test_other_paths_and_methods_go_on() -> None:
     assert middleware(RequestFactory().get("/other")).content == b"inner"  # type: ignore[union-attr]
     assert middleware(RequestFactory().post("/livez")).content == b"inner"  # type: ignore[union-attr]
     assert middleware.probes["/livez"] is probes.livez
+
+
+def asked(path: str) -> tuple[int, dict[str, Any]]:
+    response = Client().get(path, HTTP_HOST="10.0.0.7")
+    return response.status_code, json.loads(response.content)
+
+
+def test_a_saturated_pool_is_said_and_stays_ready(make_wrapper: MakeWrapper, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To take a busy process away would make the next one busy."""
+    wrapper = make_wrapper(pool={"max_size": 1, "timeout": 5})
+    monkeypatch.setattr(probes, "DEFAULT_DB_ALIAS", wrapper.alias)
+    assert asked("/readyz") == (200, {"ready": True, "state": "ok", "breaker": "closed", "saturated": False})
+    with wrapper.pinned():
+        pid_of(wrapper)
+        waiting = in_thread(lambda: pid_of(connections[wrapper.alias]))
+        wait_until(lambda: wrapper.resources.snapshot().waiting == 1, what="somebody who waits")
+        assert asked("/readyz") == (200, {"ready": True, "state": "ok", "breaker": "closed", "saturated": True})
+        status, body = asked("/api/health/db")
+    waiting.join(10)
+    assert (status, body["healthy"]) == (200, True)
+    assert {name: body["pool"][name] for name in ("saturated", "in_use", "max_size", "waiting")} == {
+        "saturated": True, "in_use": 1, "max_size": 1, "waiting": 1,
+    }  # fmt: skip
+
+
+def test_an_open_breaker_is_not_ready_and_the_server_is_not_asked_in_vain(
+    make_wrapper: MakeWrapper, postgres: ThrowawayPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The breaker's own attempts are all there is, and asking is what makes them: it closes without any request."""
+    wrapper = make_wrapper()
+    monkeypatch.setattr(probes, "DEFAULT_DB_ALIAS", wrapper.alias)
+    pid_of(wrapper)
+    postgres.stop("immediate")
+    wait_until(lambda: not works(wrapper) and wrapper.resources.snapshot().breaker == "open", what="the breaker")
+    outside: list[object] = []
+    monkeypatch.setattr(wrapper.resources.probe, "_ask", lambda: outside.append(1))
+    started = time.monotonic()
+    assert asked("/readyz") == (
+        503, {"ready": False, "state": "cannot_connect", "breaker": "open", "saturated": False},
+    )  # fmt: skip
+    status, body = asked("/api/health/db")
+    assert time.monotonic() - started < 1
+    assert (status, body["state"], body["latency_ms"], body["pool"]["breaker"]) == (503, "cannot_connect", None, "open")
+    assert outside == []
+    monkeypatch.undo()
+    monkeypatch.setattr(probes, "DEFAULT_DB_ALIAS", wrapper.alias)
+    postgres.start()
+    wait_until(lambda: asked("/readyz")[0] == 200, what="readiness")
+    assert asked("/readyz")[1]["breaker"] == "closed"
 
 
 def test_a_full_pool_is_healthy(make_wrapper: MakeWrapper) -> None:

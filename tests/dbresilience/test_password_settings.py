@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from dbresilience.checks import check_password_places
+from dbresilience.checks.passwords import check_password_places
 from dbresilience.conf import Configuration
 
 

@@ -12,7 +12,7 @@ from django.db.backends.signals import connection_created
 from django.test import override_settings
 
 from dbresilience.base import DatabaseWrapper
-from dbresilience.checks import check_connection_age, check_other_engines
+from dbresilience.checks.placement import check_connection_age, check_other_engines
 
 from .conftest import MakeWrapper, pid_of
 

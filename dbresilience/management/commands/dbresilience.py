@@ -1,4 +1,4 @@
-"""`manage.py dbresilience pause | resume | recycle`: orders to all processes of this machine."""
+"""`manage.py dbresilience`: a look at settings and server, and orders to all processes of this machine."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from django.db import DEFAULT_DB_ALIAS, connections
 
 from dbresilience import activity, get_database_resources
 from dbresilience.activity import Activity
+from dbresilience.consulting import add_doctor, carry_out
 from dbresilience.operators import LONGEST_PAUSE_SECONDS, LOOK_SECONDS, OrderFile, OrdersUnusable
 from dbresilience.resources import DatabaseResources, OtherEngine
 
@@ -51,7 +52,7 @@ def _seconds(*, least: float) -> Callable[[str], float]:
 class Command(BaseCommand):
     """Orders of an operator."""
 
-    help = "Pause, resume or recycle the connections of every process of this user on this machine."
+    help = "Consult the doctor; pause, resume or recycle the connections of every process of this user on this machine."
     requires_system_checks = ()
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -73,7 +74,7 @@ class Command(BaseCommand):
         )  # fmt: skip
         resume = orders.add_parser("resume", help="end the pause")
         recycle = orders.add_parser("recycle", help="replace every connection, used ones when they are given back")
-        for each in (pause, resume, recycle):
+        for each in (add_doctor(orders), pause, resume, recycle):
             each.add_argument(
                 "--database", default=DEFAULT_DB_ALIAS, choices=tuple(connections), help="its alias (default: default)"
             )
@@ -83,11 +84,20 @@ class Command(BaseCommand):
         """Carry out one order."""
         self._json = json
         try:
+            if order == "doctor":
+                self._doctor(database, **options)
+                return
             resources = get_database_resources(database)
             resources.pool_or_error()
             getattr(self, f"_{order}")(resources, resources.orders, **options)
         except (OrdersUnusable, ImproperlyConfigured, OtherEngine) as error:
             self._fail(str(error), UNUSABLE, {"order": order, "database": database})
+
+    def _doctor(self, database: str, **options: Any) -> None:
+        verdict = carry_out(database, self._say, **options)
+        if verdict.code:
+            self._fail(verdict.text, verdict.code, verdict.facts)
+        self._done(verdict.text, verdict.facts)
 
     def _pause(
         self, resources: DatabaseResources, file: OrderFile, *, seconds: float, wait_seconds: float, **_: Any

@@ -1,0 +1,116 @@
+"""Asks a server what settings have to fit: slots, time-outs, encryption, and whether a pooler is in front."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from contextlib import closing
+
+from django.db import connections
+
+from .aliases import Alias, every_alias, is_local
+from .capacity import Processes, Slots
+from .connection import ResilientConnection
+from .facts import Facts, ServerFacts
+from .resources import DatabaseResources, get_database_resources
+
+_TIMES = (
+    "statement_timeout", "lock_timeout", "transaction_timeout", "idle_session_timeout",
+    "idle_in_transaction_session_timeout",
+)  # fmt: skip
+_NUMBERS = ("max_connections", "superuser_reserved_connections", "reserved_connections", "tcp_keepalives_idle")
+_SETTINGS = "SELECT name, setting::int FROM pg_settings WHERE name = ANY(%s)"
+# What a role may not see of others' sessions is NULL; whose they are is not.
+_SESSIONS = """
+SELECT count(*) FILTER (WHERE usename = session_user AND datname = current_database()),
+    count(*) FILTER (WHERE usename <> session_user OR datname <> current_database())
+FROM pg_stat_activity
+WHERE pid <> pg_backend_pid() AND usename IS NOT NULL AND datname IS NOT NULL
+    AND coalesce(backend_type, 'client backend') = 'client backend'
+"""
+_ROLE = """
+SELECT current_setting('server_version_num')::int, pg_backend_pid(), rolsuper, rolconnlimit, datconnlimit,
+    pg_is_in_recovery() OR current_setting('default_transaction_read_only') = 'on'
+FROM pg_roles, pg_database WHERE rolname = session_user AND datname = current_database()
+"""
+
+
+def examine(given: Alias, processes: Processes) -> Facts:
+    """Ask the server.
+
+    Raises:
+        psycopg.Error: it cannot be reached, or refuses.
+    """
+    resources = get_database_resources(given.name)
+    with closing(resources.connect()) as connection:
+        numbers = dict(connection.execute(_SETTINGS, [[*_TIMES, *_NUMBERS]]).fetchall())
+        ours, others = connection.execute(_SESSIONS).fetchone()
+        number, pid, superuser, role_limit, database_limit, read_only = connection.execute(_ROLE).fetchone()
+        limits = [limit for limit in (role_limit, database_limit) if limit >= 0]
+        # A pooler makes up a process id of its own.
+        between = _mode(resources, connection) if pid != connection.session_pid else None
+        server = ServerFacts(
+            version=number,
+            oldest_version=(connections[given.name].features.minimum_database_version or (0,))[0],
+            slots=Slots(
+                numbers["max_connections"],
+                numbers.get("superuser_reserved_connections", 0) + numbers.get("reserved_connections", 0),
+                min(limits, default=None),
+                others,
+            ),
+            in_use=ours,
+            milliseconds={name: numbers[name] for name in _TIMES if name in numbers},
+            superuser=superuser,
+            read_only=read_only,
+            local=_is_local(connection),
+            encrypted=connection.pgconn.ssl_in_use,
+            sslmode=connection.info.get_parameters().get("sslmode", "prefer"),
+            pooler=between,
+            keepalive_seconds=_keepalive_seconds(connection),
+            server_keepalive_seconds=numbers.get("tcp_keepalives_idle"),
+        )
+    return Facts(
+        given.name,
+        resources.configuration,
+        processes,
+        _sizes(given),
+        str(given.options.get("target_session_attrs") or "any"),
+        server,
+    )
+
+
+def _sizes(given: Alias) -> Mapping[str, int]:
+    """`max_size` of each alias that opens a pool to the same server."""
+    neighbours = [alias for alias in every_alias() if alias.name != given.name and alias.is_ours]
+    there = [alias for alias in neighbours if (alias.hosts, alias.ports) == (given.hosts, given.ports)]
+    return {alias.name: alias.configuration.max_size for alias in (given, *there) if alias.configuration.pooled}
+
+
+def _mode(resources: DatabaseResources, first: ResilientConnection) -> str:
+    """How a pooler shares: in transaction mode two clients have the same session of the server in turn."""
+    seen: dict[int, set[int]] = {}
+    with closing(resources.connect()) as second:
+        for _ in range(3):
+            for client, connection in enumerate((first, second)):
+                (pid,) = connection.execute("SELECT pg_backend_pid()").fetchone()
+                seen.setdefault(pid, set()).add(client)
+    if any(len(clients) > 1 for clients in seen.values()):
+        return "transaction"
+    return "session" if len(seen) == 2 else "unknown"
+
+
+def _is_local(connection: ResilientConnection) -> bool:
+    return is_local(connection.info.hostaddr or connection.info.host)
+
+
+def _keepalive_seconds(connection: ResilientConnection) -> int | None:
+    """Seconds of silence after which the system asks; 0 for never, None on a Unix socket."""
+    with socket.socket(fileno=os.dup(connection.pgconn.socket)) as copy:
+        if copy.family not in (socket.AF_INET, socket.AF_INET6):
+            return None
+        if not copy.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE):
+            return 0
+        # Named otherwise on macOS.
+        name = getattr(socket, "TCP_KEEPIDLE", None) or getattr(socket, "TCP_KEEPALIVE", None)
+        return None if name is None else copy.getsockopt(socket.IPPROTO_TCP, name)

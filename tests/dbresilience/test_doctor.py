@@ -1,0 +1,345 @@
+"""`manage.py dbresilience doctor` on real servers: broken configurations, and what it says of each."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import psutil
+import psycopg
+import pytest
+from django.core.checks import registry
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management import CommandError, call_command
+
+from dbresilience.capacity import Processes, declared_processes
+from dbresilience.checks import CHECKS
+from dbresilience.checks.capacity import check_slots
+from dbresilience.doctor import Examination, consult
+from dbresilience.findings import SEVERITIES, Finding
+from tests.support.pgbouncer import pgbouncer
+from tests.support.postgres import ThrowawayPostgres
+from tests.support.system_tools import missing_tool
+
+from .conftest import MakeWrapper
+from .pasting import paste
+
+ONE = Processes(1, 1, "a test")
+
+
+def finding(seen: Examination, name: str) -> Finding:
+    (found,) = (each for each in seen.findings if each.name == name)
+    return found
+
+
+def of_database(url: str) -> str:
+    return url.rpartition("/")[2]
+
+
+def test_a_sound_configuration_has_nothing_wrong(make_wrapper: MakeWrapper, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 0, and every figure that was looked at."""
+    alias = make_wrapper().alias
+    call_command("dbresilience", "doctor", "--database", alias)
+    said = capsys.readouterr().out
+    assert "Nothing is wrong. 0 errors, 0 warnings" in said
+    assert "1 web process + 1 other (WEB_CONCURRENCY is not set; --processes N for all machines" in said
+    assert "100 slots − 3 reserved" in said
+
+
+def test_too_few_slots_for_all_processes_and_the_worker(
+    make_wrapper: MakeWrapper, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """WEB_CONCURRENCY and one worker, times max_size; what is pasted fits."""
+    alias = make_wrapper(pool={"max_size": 20}).alias
+    monkeypatch.setenv("WEB_CONCURRENCY", "8")
+    with pytest.raises(CommandError) as caught:
+        call_command("dbresilience", "doctor", "--json", "--database", alias)
+    assert caught.value.returncode == 1
+    seen = json.loads(capsys.readouterr().out)
+    worst = seen["findings"][0]
+    assert (worst["severity"], worst["name"]) == ("error", "slots")
+    assert "8 web processes + 1 other with 20 connections each, and 8 for probes, are 188" in worst["found"]
+    assert seen["processes"]["source"].startswith("WEB_CONCURRENCY, of this machine")
+    size = paste(worst["set"])[alias]["pool"]["max_size"]
+    assert size == (97 - 10 - 2 * 8) // (2 * 9)
+    small = make_wrapper(pool={"max_size": size})
+    assert finding(consult(small.alias, declared_processes()), "slots").severity == "fine"
+
+
+def test_the_worker_alone_may_be_too_much(make_wrapper: MakeWrapper) -> None:
+    """Enough while nothing is rolled out is a warning; the processes are those that are given."""
+    alias = make_wrapper(pool={"max_size": 24}).alias
+    assert finding(consult(alias, Processes(1, 0, "")), "slots").severity == "fine"
+    assert finding(consult(alias, Processes(1, 1, "")), "slots").severity == "warning"
+    assert finding(consult(alias, Processes(3, 1, "")), "slots").severity == "error"
+
+
+@pytest.mark.slow
+def test_reserved_slots_are_not_ours(make_wrapper: MakeWrapper, postgres: ThrowawayPostgres) -> None:
+    """superuser_reserved_connections and reserved_connections; where no pool is small enough the server must grow."""
+    alias = make_wrapper(pool={"max_size": 20}).alias
+    with postgres.restarted_with(superuser_reserved_connections="60", reserved_connections="20"):
+        found = finding(consult(alias, ONE), "slots")
+        assert found.severity == "error"
+        assert "100 slots − 80 reserved" in found.found
+        assert "max_size" in found.set
+        many = finding(consult(alias, Processes(8, 1, "")), "slots")
+        assert re.search(r"ALTER SYSTEM SET max_connections = \d+;", many.set)
+
+
+def test_what_others_use_and_what_a_role_may_have(
+    make_wrapper: MakeWrapper, postgres: ThrowawayPostgres, database_url: str
+) -> None:
+    """Other databases' sessions are taken off; a limit of the database counts."""
+    name = of_database(database_url)
+    alias = make_wrapper().alias
+    with ExitStack() as stack:
+        for _ in range(90):
+            stack.enter_context(psycopg.connect(postgres.url()))
+        seen = consult(alias, ONE)
+        assert "100 slots − 3 reserved − 90 in use by others = 7" in finding(seen, "slots").found
+        assert finding(seen, "slots").severity == "error"
+        assert finding(seen, "slots_now").severity == "warning"
+    postgres.execute(f'ALTER DATABASE "{name}" CONNECTION LIMIT 12')
+    limited = finding(consult(alias, ONE), "slots")
+    assert limited.severity == "error"
+    assert "limited to 12" in limited.found
+    assert "CONNECTION LIMIT 52" in limited.set
+
+
+def test_times_that_contradict_each_other(
+    make_wrapper: MakeWrapper, postgres: ThrowawayPostgres, database_url: str
+) -> None:
+    """The server's against ours: what is pasted ends the finding."""
+    name = of_database(database_url)
+    for setting in (
+        "statement_timeout = '2min'", "lock_timeout = '3min'", "transaction_timeout = '1min'",
+        "idle_session_timeout = '30s'", "idle_in_transaction_session_timeout = '1s'",
+    ):  # fmt: skip
+        postgres.execute(f'ALTER DATABASE "{name}" SET {setting}')
+    alias = make_wrapper().alias
+    seen = consult(alias, ONE)
+    wrong = {each.name for each in seen.findings if each.severity == "warning"}
+    assert wrong == {
+        "statement_timeout", "lock_timeout", "transaction_timeout", "idle_session_timeout",
+        "idle_in_transaction_session_timeout",
+    }  # fmt: skip
+    assert "idle for 30 s, and the pool keeps them for 600 s" in finding(seen, "idle_session_timeout").found
+    options: dict[str, Any] = {}
+    for each in ("statement_timeout", "idle_session_timeout"):
+        options |= paste(finding(seen, each).set)[alias]
+    mended = consult(make_wrapper(**options).alias, ONE)
+    assert finding(mended, "statement_timeout").severity == "fine"
+    assert finding(mended, "idle_session_timeout").severity == "fine"
+    kept = consult(make_wrapper(pool={"min_size": 2}).alias, ONE)
+    assert "2 (min_size) for ever" in finding(kept, "idle_session_timeout").found
+
+
+@pytest.mark.slow
+def test_a_pooler_in_transaction_mode_is_found_and_what_breaks_there(
+    make_wrapper: MakeWrapper, postgres: ThrowawayPostgres, database_url: str
+) -> None:
+    """By its behaviour, on any port: each feature that needs a session is named."""
+    with pgbouncer(postgres, postgres.port) as port:
+        url = database_url.replace(f":{postgres.port}/", f":{port}/")
+        seen = consult(
+            make_wrapper(url=url, prepare_threshold=5, statement_timeout_seconds=5).alias, Processes(50, 1, "")
+        )
+        assert "transaction mode" in finding(seen, "pooler").found
+        assert {each.name for each in seen.findings if each.severity != "fine"} == {
+            "dbresilience.W004", "dbresilience.W005", "dbresilience.W007",
+        }  # fmt: skip
+        assert "max_client_conn" in finding(seen, "slots").found
+        sound = make_wrapper(url=url)
+        sound.settings_dict["DISABLE_SERVER_SIDE_CURSORS"] = True
+        assert consult(sound.alias, ONE).is_well
+    assert finding(consult(make_wrapper().alias, ONE), "pooler").found == "None in front."
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[tuple[ThrowawayPostgres, str]]:
+    """A server that is reached by an address of this machine which is not its loopback."""
+    addresses = [
+        each.address for those in psutil.net_if_addrs().values() for each in those
+        if each.family == 2 and not each.address.startswith("127.")
+    ]  # fmt: skip
+    if not addresses:
+        missing_tool("This machine has no address but its loopback")
+    with ThrowawayPostgres(listen_addresses="'*'") as server:
+        rules = server.data / "pg_hba.conf"
+        rules.write_text(f"host all all all trust\n{rules.read_text()}")
+        server.execute("SELECT pg_reload_conf()")
+        yield server, addresses[0]
+
+
+@pytest.mark.slow
+def test_the_way_to_a_server_elsewhere(
+    make_wrapper: MakeWrapper, elsewhere: tuple[ThrowawayPostgres, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No TLS, no keepalives, a superuser: nothing of that matters on one machine."""
+    server, address = elsewhere
+    wrapper = make_wrapper(url=server.url().replace("127.0.0.1", address))
+    seen = consult(wrapper.alias, ONE)
+    wrong = {each.name: each for each in seen.findings if each.severity != "fine"}
+    assert set(wrong) == {"tls", "keepalives", "server_keepalives", "role"}
+    assert paste(wrong["tls"].set) == {wrapper.alias: {"sslmode": "require"}}
+    assert address not in json.dumps(seen.as_json())
+    assert address in json.dumps(consult(wrapper.alias, ONE, show_addresses=True).as_json())
+    assert "off" in finding(consult(wrapper_with(make_wrapper, server, address, keepalives=0), ONE), "keepalives").found
+    server.execute("ALTER SYSTEM SET tcp_keepalives_idle = 60")
+    server.execute("SELECT pg_reload_conf()")
+    server.execute("CREATE ROLE plain LOGIN")
+    url = f"postgresql://plain@{address}:{server.port}/postgres"
+    mended = consult(make_wrapper(url=url, **paste(wrong["keepalives"].set)[wrapper.alias]).alias, ONE)
+    assert {each.name for each in mended.findings if each.severity != "fine"} == {"tls"}
+
+
+def wrapper_with(make: MakeWrapper, server: ThrowawayPostgres, address: str, **options: Any) -> str:
+    return make(url=server.url().replace("127.0.0.1", address), **options).alias
+
+
+def test_a_server_that_takes_no_writes(
+    make_wrapper: MakeWrapper, postgres: ThrowawayPostgres, database_url: str
+) -> None:
+    """A standby, unless it is wanted."""
+    postgres.execute(f'ALTER DATABASE "{of_database(database_url)}" SET default_transaction_read_only = on')
+    assert finding(consult(make_wrapper().alias, ONE), "read_only").severity == "warning"
+    assert consult(make_wrapper(target_session_attrs="read-only").alias, ONE).is_well
+
+
+def test_mistakes_of_the_settings_are_among_the_findings(make_wrapper: MakeWrapper, settings: Any) -> None:
+    """Those of the system checks, unless they are silenced; CONN_MAX_AGE stops at once."""
+    wrapper = make_wrapper(pool={"timeout": 90})
+    assert {each.name for each in consult(wrapper.alias, ONE).findings if each.severity != "fine"} == {
+        "dbresilience.W008", "dbresilience.W009",
+    }  # fmt: skip
+    settings.SILENCED_SYSTEM_CHECKS = ["dbresilience.W008", "dbresilience.W009"]
+    assert consult(wrapper.alias, ONE).is_well
+    aged = make_wrapper()
+    aged.settings_dict["CONN_MAX_AGE"] = 60
+    aged._resources = None
+    aged.settings_dict["OPTIONS"]["application_name"] = "aged"
+    with pytest.raises(ImproperlyConfigured):
+        consult(aged.alias, ONE)
+    with pytest.raises(CommandError, match="CONN_MAX_AGE") as caught:
+        call_command("dbresilience", "doctor", "--database", aged.alias)
+    assert caught.value.returncode == 2
+    aged.settings_dict["CONN_MAX_AGE"] = 0
+
+
+def test_a_pool_that_is_off_is_not_counted(make_wrapper: MakeWrapper) -> None:
+    """No size, so nothing to add up."""
+    assert "No pool" in finding(consult(make_wrapper(pool=False).alias, Processes(99, 1, "")), "slots").found
+
+
+@pytest.mark.parametrize(
+    ("change", "state", "says"),
+    [
+        (lambda url: url.replace("postgres@", "walled:wrong@"), "credentials", "Correct USER and PASSWORD"),
+        (lambda url: url.rpartition("/")[0] + "/nowhere", "not_transient", "Correct NAME"),
+        (lambda url: re.sub(r":\d+/", ":1/", url), "cannot_connect", "Start PostgreSQL"),
+    ],
+    ids=["wrong password", "no such database", "nothing listens"],
+)
+def test_a_server_that_cannot_be_asked(
+    make_wrapper: MakeWrapper,
+    postgres: ThrowawayPostgres,
+    database_url: str,
+    capsys: pytest.CaptureFixture[str],
+    change: Callable[[str], str],
+    state: str,
+    says: str,
+) -> None:
+    """Exit code 3, why, what to do, and the mistakes that the settings show all the same; no secret and no host."""
+    postgres.execute("DROP ROLE IF EXISTS walled")
+    postgres.create_role("walled", "right")
+    alias = make_wrapper(url=change(database_url), pool={"timeout": 40}).alias
+    with pytest.raises(CommandError, match="cannot be reached") as caught:
+        call_command("dbresilience", "doctor", "--database", alias, "--json")
+    assert caught.value.returncode == 3
+    out = capsys.readouterr().out
+    seen = json.loads(out)
+    assert (seen["reached"], seen["server"], seen["order"]) == (False, None, "doctor")
+    assert seen["findings"][0]["name"] == "connection"
+    assert f"({state})" in seen["findings"][0]["found"]
+    assert says in seen["findings"][0]["set"]
+    assert [each["name"] for each in seen["findings"][1:]] == ["dbresilience.W009"]
+    assert "127.0.0.1" not in out
+    assert "wrong" not in out
+
+
+@pytest.mark.slow
+def test_a_full_server_and_a_frozen_one(
+    make_wrapper: MakeWrapper, postgres: ThrowawayPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Full for who is no superuser; frozen within the time-outs."""
+    postgres.execute("DROP ROLE IF EXISTS plain")
+    postgres.execute("CREATE ROLE plain LOGIN CONNECTION LIMIT 0")
+    url = postgres.url().replace("postgres@", "plain@")
+    found = finding(consult(make_wrapper(url=url).alias, ONE), "connection")
+    assert "(server_full)" in found.found
+    postgres.execute("DROP ROLE plain")
+    postgres.freeze()
+    seen = consult(make_wrapper(connect_timeout=2).alias, ONE)
+    postgres.thaw()
+    assert (seen.reached, finding(seen, "connection").severity) == (False, "error")
+
+
+def test_findings_come_worst_first(make_wrapper: MakeWrapper) -> None:
+    """So that the first line is the one to act on."""
+    seen = consult(make_wrapper(pool={"max_size": 60, "timeout": 40}).alias, Processes(3, 1, ""))
+    order = [SEVERITIES.index(each.severity) for each in seen.findings]
+    assert order == sorted(order)
+    assert set(order) == {0, 1, 2}
+
+
+@pytest.mark.parametrize("wrong", [["--processes=0"], ["--workers=-1"], ["--processes=many"]])
+def test_an_impossible_number_of_processes_is_refused(wrong: list[str]) -> None:
+    """As argparse does, with exit code 2."""
+    with pytest.raises(CommandError, match="give a whole number"):
+        call_command("dbresilience", "doctor", *wrong)
+
+
+def test_where_the_number_of_processes_is_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The option, else WEB_CONCURRENCY, else one; and it says so."""
+    monkeypatch.setenv("WEB_CONCURRENCY", "4")
+    assert declared_processes().web == 4
+    assert declared_processes(12).web == 12
+    assert declared_processes(12).source == "--processes"
+    for nothing in ("", "many", "0"):
+        monkeypatch.setenv("WEB_CONCURRENCY", nothing)
+        assert (declared_processes().web, "is not set" in declared_processes().source) == (1, True)
+
+
+@pytest.mark.django_db
+def test_migrate_and_check_do_the_sum(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
+    """dbresilience.W024, where Django lets checks ask a database; no other check asks one."""
+    assert [each.tags for each in CHECKS if "database" in getattr(each, "tags", ())] == [("database",)]
+    assert registry.run_checks(tags=["database"], databases=["default"]) == []
+    monkeypatch.setenv("WEB_CONCURRENCY", "60")
+    (found,) = registry.run_checks(tags=["database"], databases=["default"])
+    assert found.id == "dbresilience.W024"
+    assert "60 web processes + 1 other with 10 connections each" in found.msg
+    assert "max_size" in str(found.hint) or "max_connections" in str(found.hint)
+    assert check_slots(None) == []
+
+
+def test_the_sum_is_silent_where_nobody_answers(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
+    """Who needs the server says what is wrong with it."""
+    from dbresilience.checks import capacity
+
+    def away(*_: object) -> None:
+        raise psycopg.OperationalError("away")
+
+    monkeypatch.setattr(capacity, "examine", away)
+    assert check_slots(None, databases=["default"]) == []
+
+
+@pytest.mark.django_db
+def test_the_sum_does_not_hide_what_is_wrong_with_the_settings(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
+    """`migrate` with an impossible setting says that, and not a traceback."""
+    monkeypatch.setitem(settings.DATABASES["default"], "CONN_MAX_AGE", 60)
+    assert [each.id for each in registry.run_checks(databases=["default"])] == ["dbresilience.E001"]
