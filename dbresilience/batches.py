@@ -221,8 +221,8 @@ class Batch:
         if lease is not None:
             lease.seen_at = perf_counter()
             wait_seconds, lease.wait_seconds = lease.wait_seconds, 0.0
-            if lease.pool.measures is not None:
-                lease.pool.measures.add_statement(statement.query, seconds, exception())
+            if lease.measures is not None:
+                lease.measures.add_statement(statement.query, seconds, exception(), statement.site)
         log = self.connection.slow_query_log
         if log is not None and seconds >= log.threshold_seconds:
             self._slow.append((statement, seconds, wait_seconds))

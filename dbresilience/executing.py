@@ -176,8 +176,8 @@ class LeasedCursorMixin(_Cursor):
                 wait_seconds, lease.wait_seconds = lease.wait_seconds, 0.0
             if self.is_measured:
                 self.is_measured = False
-            elif lease.pool.measures is not None:
-                lease.pool.measures.add_statement(query, ended - started, exception())
+            elif lease.measures is not None:
+                lease.measures.add_statement(query, ended - started, exception())
         if self._log is not None and ended - started >= self._log.threshold_seconds:
             self._log.report(self, query, params, ended - started, wait_seconds)
 

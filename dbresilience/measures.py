@@ -47,10 +47,14 @@ class Measures:
         self.holds: deque[float] = deque(maxlen=MOST_WAITING)
         self.statements: deque[tuple[Any, float, str | None]] = deque(maxlen=MOST_WAITING)
 
-    def add_statement(self, query: Any, seconds: float, error: BaseException | None) -> None:
-        """Put down one statement; its error without the frames that it holds."""
+    def add_statement(self, query: Any, seconds: float, error: BaseException | None, site: Any = None) -> None:
+        """Put down one statement; its error without the frames that it holds. `site` is for others who measure."""
         name = None if error is None else getattr(error, "sqlstate", None) or type(error).__name__
         self.statements.append((query, seconds, name))
+
+    def add_hold(self, seconds: float) -> None:
+        """Put down one lease that has ended."""
+        self.holds.append(seconds)
 
     def take(self) -> Drained:
         """Return what has come since the last time."""

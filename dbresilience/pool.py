@@ -93,12 +93,12 @@ class Pool:
         # The pop decides who ends the lease, whichever thread comes first.
         if self.leases.pop(lease, None) is None:
             return
+        if lease.measures is not None:
+            lease.measures.add_hold(lease.held_seconds)
         connection = lease.connection
         connection.lease = connection.batch = None  # what still waits belongs to a transaction that is over
         lease.holder = None
         generation = lease.generation
-        if self.measures is not None:
-            self.measures.holds.append(lease.held_seconds)
         if signals.connection_released.receivers:
             pid = connection.backend_pid
             emit(signals.connection_released, self.alias, held_seconds=lease.held_seconds, backend_pid=pid)

@@ -109,7 +109,7 @@ class SlowQueryLog:
                 self.alias,
                 query=SlowQuery(
                     alias=self.alias,
-                    sql=_text_of(query, cursor, show_parameters=self.show_parameters),
+                    sql=text_of(query, cursor.connection, show_parameters=self.show_parameters),
                     parameters=repr(params) if self.show_parameters and params is not None else None,
                     duration_seconds=duration_seconds,
                     wait_seconds=wait_seconds,
@@ -178,13 +178,14 @@ def _without_literals(query: sql.Composable) -> sql.Composable:
     return query
 
 
-def _text_of(query: Any, cursor: Any, *, show_parameters: bool) -> str:
+def text_of(query: Any, connection: Any, *, show_parameters: bool = False) -> str:
+    """Return the text of a statement as it was executed on `connection`, with its placeholders, whitespace folded."""
     if isinstance(query, bytes):
         text = query.decode(errors="replace")
     elif isinstance(query, str):
         text = query
     elif isinstance(query, sql.Composable):
-        text = (query if show_parameters else _without_literals(query)).as_string(cursor.connection)
+        text = (query if show_parameters else _without_literals(query)).as_string(connection)
     else:
         text = repr(query)
     return " ".join(text.split())
