@@ -106,6 +106,11 @@ if DEBUG_TOOLBAR:
     INSTALLED_APPS.append("debug_toolbar")
     before_static_files = MIDDLEWARE.index("whitenoise.middleware.WhiteNoiseMiddleware")
     MIDDLEWARE.insert(before_static_files, "debug_toolbar.middleware.DebugToolbarMiddleware")
+    from debug_toolbar.settings import PANELS_DEFAULTS
+
+    after_sql = PANELS_DEFAULTS.index("debug_toolbar.panels.sql.SQLPanel") + 1
+    DEBUG_TOOLBAR_PANELS = PANELS_DEFAULTS.copy()
+    DEBUG_TOOLBAR_PANELS.insert(after_sql, "dbresilience.contrib.toolbar.ConnectionsPanel")
 # Closed until somebody wants it: open, it covers the page's buttons.
 DEBUG_TOOLBAR_CONFIG = {"SHOW_COLLAPSED": True}
 INTERNAL_IPS = ["127.0.0.1", "::1"]

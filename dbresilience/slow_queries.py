@@ -152,6 +152,25 @@ def frame_of_application() -> Frame | None:
     return None if found is None else (found.f_code, found.f_lineno)
 
 
+def frame_awaiting(running: Any) -> Frame | None:
+    """Return the innermost frame of the application that `running`, a coroutine, is suspended in, if there is one.
+
+    In the thread that works for it (`sync_to_async`) it is not on the stack.
+    """
+    found = None
+    while running is not None:
+        frame = getattr(running, "cr_frame", None)
+        if frame is not None and not _is_skipped(frame.f_code.co_filename):
+            found = (frame.f_code, frame.f_lineno)
+        running = getattr(running, "cr_await", None)
+    return found
+
+
+def is_of_application(frame: Frame | None) -> bool:
+    """Whether `frame` is what a reader can change."""
+    return frame is not None and not _is_skipped(frame[0].co_filename)
+
+
 @lru_cache(1000)
 def _is_skipped(filename: str) -> bool:
     return (

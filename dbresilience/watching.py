@@ -19,7 +19,7 @@ from psycopg.pq import TransactionStatus
 from .liveness import is_spent
 from .process import keep, of_process
 from .round_trips import RoundTrips, Wait
-from .slow_queries import Frame, call_site, frame_of_application, text_of
+from .slow_queries import Frame, call_site, frame_awaiting, frame_of_application, is_of_application, text_of
 
 if TYPE_CHECKING:
     from .lease import Lease
@@ -101,12 +101,13 @@ class WatchedLease:
         ended: why it was given back, `HELD` while it is not.
     """
 
-    def __init__(self, lease: Lease) -> None:
+    def __init__(self, lease: Lease, watch: Watch) -> None:
+        self._watch = watch
         self.alias = lease.pool.alias
         self.wait_seconds = lease.wait_seconds
         self.acquired_at = lease.acquired_at
         self.released_at: float | None = None
-        self.call_site = call_site()
+        self.call_site = call_site(watch.frame())
         self.statements: list[WatchedStatement] = []
         self.moments: list[Moment] = []
         self.ended = HELD
@@ -128,7 +129,7 @@ class WatchedLease:
         holder = lease.holder
         self._had_transaction = self._had_transaction or not lease.connection.autocommit
         self._was_pinned = self._was_pinned or (holder is not None and holder.is_pinned)
-        site, last = call_site(), self.moments[-1] if self.moments else None
+        site, last = call_site(self._watch.frame()), self.moments[-1] if self.moments else None
         if last is not None and last.call_site == site and began - last.ended < SAME_MOMENT_SECONDS:
             began = self.moments.pop().began
         self.moments.append(Moment(began, ended, site))
@@ -145,7 +146,7 @@ class WatchedLease:
             WatchedStatement(
                 text_of(query, lease.connection),
                 seconds,
-                call_site(site or frame_of_application()),
+                call_site(site or self._watch.frame()),
                 None if error is None else getattr(error, "sqlstate", None) or type(error).__name__,
                 log is not None and seconds >= log.threshold_seconds,
                 self._trips.total,
@@ -212,11 +213,18 @@ class Watch:
 
     Attributes:
         leases: in the order in which they began.
+        running: the coroutine that serves the request, if one does.
     """
 
     def __init__(self) -> None:
         use.is_on = True
         self.leases: list[WatchedLease] = []
+        self.running: Any = None
+
+    def frame(self) -> Frame | None:
+        """Return the code of the application that is at work for the request in this thread, or waits for it."""
+        found = frame_of_application()
+        return found if is_of_application(found) else frame_awaiting(self.running) or found
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -237,7 +245,7 @@ def watch(lease: Lease) -> None:
     if current is None:
         lease.connection.watch = None
         return
-    lease.connection.watch = lease.measures = watched = WatchedLease(lease)
+    lease.connection.watch = lease.measures = watched = WatchedLease(lease, current)
     current.leases.append(watched)
 
 
