@@ -164,6 +164,7 @@ def test_concurrent_requests_in_tasks(visits: Visits, database: Database) -> Non
 
 
 def test_a_request_without_a_database(visits: Visits, database: Database) -> None:
+    database()
     visits.wsgi("/queries/0")
     assert visits.panel("/queries/0").nav_subtitle == "0 leases, 0 round trips, 0 ms held"
     assert "took no connection" in visits.panel("/queries/0").content
