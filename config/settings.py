@@ -104,8 +104,9 @@ if DEBUG_TOOLBAR and not TOOLBAR_INSTALLED:
     refuse("DEBUG_TOOLBAR is on, but the toolbar is not there: pip install django-debug-toolbar, or unset it.")
 if DEBUG_TOOLBAR:
     INSTALLED_APPS.append("debug_toolbar")
-    before_static_files = MIDDLEWARE.index("whitenoise.middleware.WhiteNoiseMiddleware")
-    MIDDLEWARE.insert(before_static_files, "debug_toolbar.middleware.DebugToolbarMiddleware")
+    # The toolbar keeps the last 25 requests; before this one, the static files of a page would be some of them.
+    after_static_files = MIDDLEWARE.index("whitenoise.middleware.WhiteNoiseMiddleware") + 1
+    MIDDLEWARE.insert(after_static_files, "debug_toolbar.middleware.DebugToolbarMiddleware")
     from debug_toolbar.settings import PANELS_DEFAULTS
 
     after_sql = PANELS_DEFAULTS.index("debug_toolbar.panels.sql.SQLPanel") + 1
