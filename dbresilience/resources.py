@@ -24,6 +24,7 @@ from .operators import LONGEST_PAUSE_SECONDS, OrderFile
 from .pool import Pool
 from .process import keep, of_process
 from .snapshot import PoolSnapshot
+from .stopping import cancel_statements
 
 
 class OtherEngine(TypeError):
@@ -211,6 +212,7 @@ def configured_retry_after_seconds() -> int:
 def _close_all_at_exit() -> None:
     # A thread that is connecting to a frozen server cannot be waited for, and is nobody's business.
     logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)
+    cancel_statements(resources.pool for resources in all_resources() if resources.pool is not None)
     for resources in all_resources():
         resources.close("the process ends", wait_seconds=0.2)
 
