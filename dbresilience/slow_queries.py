@@ -45,7 +45,9 @@ _SKIPPED = (
     os.path.dirname(django.__file__) + os.sep,
     os.path.dirname(__file__) + os.sep,
 )
-_NEVER = (*_SKIPPED, os.path.dirname(psycopg.__file__) + os.sep)
+_NEVER = (*_SKIPPED, os.path.dirname(psycopg.__file__) + os.sep, _STANDARD_LIBRARY, "<")
+_WRAPPERS = (f"{os.sep}debug_toolbar{os.sep}", f"{os.sep}asgiref{os.sep}")
+_DJANGOS_APPS = os.path.join(os.path.dirname(django.__file__), "contrib") + os.sep
 _SKIPPED_PACKAGES = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
 
@@ -145,7 +147,7 @@ def frame_of_application() -> Frame | None:
         if not _is_skipped(filename):
             break
         # Without a line of the application, that of a package it uses tells more than the thread's first.
-        if library is None and not filename.startswith((*_NEVER, _STANDARD_LIBRARY, "<")):
+        if library is None and _may_be_named(filename):
             library = frame
         frame = frame.f_back
     found = frame or library
@@ -180,7 +182,17 @@ def _is_skipped(filename: str) -> bool:
     )
 
 
+@lru_cache(1000)
+def _may_be_named(filename: str) -> bool:
+    if filename.startswith(_DJANGOS_APPS):
+        return True
+    return not filename.startswith(_NEVER) and not any(part in filename for part in _WRAPPERS)
+
+
 def _short(filename: str) -> str:
+    for part in _SKIPPED_PACKAGES:
+        if part in filename:
+            return filename.rsplit(part, 1)[1]
     try:
         relative = os.path.relpath(filename)
     except (OSError, ValueError):  # no working directory any more, or another drive

@@ -19,16 +19,16 @@ from dbresilience.watching import (
 )
 
 WORTH_A_HINT_SECONDS = 0.01
-"""A connection that is held for nothing for longer is worth a line of its own."""
+"""From here on it is told what to do about a connection that is held and not used."""
 
 ENDINGS = {
-    HELD: "not yet",
-    AFTER_STATEMENT: "after its statement",
-    AFTER_TRANSACTION: "after its transaction",
-    AFTER_PIN: "after pinned()",
-    AFTER_REQUEST: "at the end of the request, or by close()",
-    THREAD_ENDED: "taken back: its thread had ended",
-    LOST: "given up: it was lost",
+    HELD: "not given back yet",
+    AFTER_STATEMENT: "given back after its statement",
+    AFTER_TRANSACTION: "given back after its transaction",
+    AFTER_PIN: "given back after pinned()",
+    AFTER_REQUEST: "given back at the end of the request, or by close()",
+    THREAD_ENDED: "taken back, since its thread had ended",
+    LOST: "given up, since it was lost",
 }
 HINTS = {
     AFTER_STATEMENT: "A cursor keeps its connection until it is closed; iterator() does so until its last row is read.",
@@ -52,7 +52,8 @@ class RequestWatch(Watch):
 def stats_of(watch: RequestWatch) -> dict[str, Any]:
     """Return what is known of a request until now."""
     leases = list(watch.leases)
-    seconds = perf_counter() - watch.began_at
+    ended_at = max((lease.acquired_at + lease.held_seconds for lease in leases), default=watch.began_at)
+    seconds = ended_at - watch.began_at
     longest = max(leases, key=lambda lease: lease.longest_idle.seconds, default=None)
     return {
         "leases": [_lease(lease, watch, seconds) for lease in leases],

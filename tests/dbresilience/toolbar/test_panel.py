@@ -35,7 +35,7 @@ def test_numbers_are_what_happened(visits: Visits, database: Database, proxy: Pr
     stats = visits.stats("/queries/3")
     assert stats["round_trips"] == proxy.round_trips - before == 3
     assert stats["statements"] == len(stats["leases"]) == 3
-    assert [lease["ended"] for lease in stats["leases"]] == ["after its statement"] * 3
+    assert [lease["ended"] for lease in stats["leases"]] == ["given back after its statement"] * 3
     assert stats["leases"][0]["statements"][0]["sql"] == "SELECT %s::int"
     assert all("site.py" in lease["call_site"] and "in ask" in lease["call_site"] for lease in stats["leases"])
     held = sum(lease["held_ms"] for lease in stats["leases"])
@@ -52,7 +52,7 @@ def test_what_held_a_connection_longest(visits: Visits, database: Database) -> N
     assert 150 <= idle["ms"] < 250
     assert idle["after"].endswith("in ask")
     assert "on_commit" in idle["hint"]
-    assert stats["leases"][0]["ended"] == "after its transaction"
+    assert stats["leases"][0]["ended"] == "given back after its transaction"
     content = visits.panel("/holds").content
     assert "hold-connections-briefly" in content
     assert "in ask" in content
@@ -66,7 +66,7 @@ def test_batches_travel_in_one_round_trip_each(visits: Visits, database: Databas
     assert stats["round_trips"] == proxy.round_trips - before
     gathered, transaction = stats["leases"]
     assert (gathered["round_trips"], len(gathered["statements"])) == (1, 3)
-    assert transaction["ended"] == "after its transaction"
+    assert transaction["ended"] == "given back after its transaction"
 
 
 def test_what_is_held_until_the_request_ends(visits: Visits, database: Database) -> None:
@@ -74,7 +74,7 @@ def test_what_is_held_until_the_request_ends(visits: Visits, database: Database)
     database()
     visits.wsgi("/keeps")
     stats = visits.stats("/keeps")
-    assert stats["leases"][0]["ended"].startswith("at the end of the request")
+    assert stats["leases"][0]["ended"].startswith("given back at the end of the request")
     assert stats["leases"][0]["round_trips"] > 1, "cleaning the session is a round trip of the request, too"
     assert any("is kept to the end of the request" in event for event in stats["events"])
 
