@@ -89,7 +89,7 @@ class ConnectionsPanel(Panel):  # type: ignore[misc]  # the toolbar has no types
 
     @classmethod
     def run_checks(cls) -> list[CheckMessage]:
-        """dbresilience.E003: the panel's template cannot be found."""
+        """dbresilience.E003: the debug toolbar's panel is used, and `dbresilience` not in INSTALLED_APPS."""
         if apps.is_installed("dbresilience"):
             return []
         hint = "Add 'dbresilience' to INSTALLED_APPS, or take the panel out of DEBUG_TOOLBAR_PANELS."

@@ -197,10 +197,13 @@ def _described(thing: Any) -> list[str]:
 
 def checks_page() -> str:
     """System checks with their fix."""
+    from dbresilience.contrib.toolbar import ConnectionsPanel
+
     lines = ["# System checks", MADE_BY, "| id | what it finds |", "|---|---|"]
-    for check in CHECKS:
+    for check in (*CHECKS, ConnectionsPanel.run_checks):
         identity, _, text = " ".join((check.__doc__ or "").split()).partition(": ")
         lines.append(f"| `{identity}` | {text} |")
+    lines[4:] = sorted(lines[4:])
     return "\n".join(lines) + "\n"
 
 
