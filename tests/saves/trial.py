@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from statistics import median
 
 import psycopg
 
 from tests.saves.project import POOL_SIZE, Project
+from tests.support.asker import Asker
 from tests.support.postgres import ThrowawayPostgres
 
 SAMPLE_SECONDS = 0.01
@@ -59,38 +59,6 @@ class Report:
         )
 
 
-class _Asker:
-    """Asks one address again and again, on a new connection each time."""
-
-    def __init__(self, url: str, answers: Counter[str]) -> None:
-        self.pid = 0
-        self._url, self._answers = url, answers
-        self.stopping = threading.Event()
-        self.thread = threading.Thread(target=self._run, daemon=True)
-
-    def _run(self) -> None:
-        while not self.stopping.is_set():
-            outcome = self._ask()
-            if outcome is not None:
-                self._answers[outcome] += 1
-            if outcome != "200":
-                time.sleep(0.02)
-
-    def _ask(self) -> str | None:
-        try:
-            with urllib.request.urlopen(self._url, timeout=20) as response:
-                self.pid = json.load(response)["pid"]
-                return str(response.status)
-        except urllib.error.HTTPError as error:
-            error.close()
-            return str(error.code)
-        except (OSError, ValueError) as error:
-            if self.stopping.is_set():
-                return None  # it was stopped together with its server
-            cause = getattr(error, "reason", error)
-            return "refused" if isinstance(cause, ConnectionRefusedError) else f"cut off ({type(cause).__name__})"
-
-
 def run(
     postgres: ThrowawayPostgres,
     database: str,
@@ -110,17 +78,15 @@ def run(
     stopping = threading.Event()
     counting = threading.Thread(target=_count, args=[postgres, database, report, stopping], daemon=True)
     counting.start()
-    with Project(postgres.url(database), server) as project:
-        askers = [_Asker(f"{project.url}/", report.answers) for _ in range(2)]
+    with Project(postgres.url(database), server) as project, ExitStack() as stack:
+        askers = [stack.enter_context(Asker(f"{project.url}/", report.answers)) for _ in range(2)]
         if slow_seconds:
-            askers.append(_Asker(f"{project.url}/slow?seconds={slow_seconds}", Counter()))
-        for asker in askers:
-            asker.thread.start()
+            askers.append(stack.enter_context(Asker(f"{project.url}/slow?seconds={slow_seconds}")))
         _wait_for_another(askers[0], 0, project)
         report.answers.clear()  # nobody listened before it had started
         for number in range(1, saves + 1):
             time.sleep(BETWEEN_SAVES_SECONDS)
-            before, saved_at = askers[0].pid, time.monotonic()
+            before, saved_at = _pid(askers[0]), time.monotonic()
             project.save()
             _wait_for_another(askers[0], before, project, again=project.save)
             report.pauses.append(time.monotonic() - saved_at)
@@ -128,10 +94,8 @@ def run(
             if number % 20 == 0:
                 say(f"  {report}")
         for asker in askers:
-            asker.stopping.set()
+            asker.stop()
         project.stop()
-        for asker in askers:
-            asker.thread.join(25)
     time.sleep(0.5 if not slow_seconds else 2.5)
     stopping.set()
     counting.join()
@@ -139,10 +103,14 @@ def run(
     return report
 
 
-def _wait_for_another(asker: _Asker, pid: int, project: Project, again: Callable[[], None] | None = None) -> None:
+def _pid(asker: Asker) -> int:
+    return int(json.loads(asker.last_body or "{}").get("pid", 0))
+
+
+def _wait_for_another(asker: Asker, pid: int, project: Project, again: Callable[[], None] | None = None) -> None:
     deadline = time.monotonic() + LONGEST_START_SECONDS
     unnoticed_at = time.monotonic() + UNNOTICED_SECONDS
-    while asker.pid == pid:
+    while _pid(asker) == pid:
         if again is not None and time.monotonic() > unnoticed_at:
             again()
             unnoticed_at += UNNOTICED_SECONDS
