@@ -53,6 +53,12 @@ def test_faces_read_snapshots_and_signals() -> None:
         assert imports_of(PACKAGE / f"{name}.py") <= allowed, name
 
 
+def test_nothing_depends_on_faces_for_other_packages() -> None:
+    """Those packages are optional."""
+    others = [path for path in PACKAGE.rglob("*.py") if path.parent.name != "contrib"]
+    assert not [path.name for path in others if any(name.startswith("contrib") for name in imports_of(path))]
+
+
 def test_nothing_imports_base() -> None:
     """It is Django's entrance, not ours."""
     assert not [path.name for path in PACKAGE.rglob("*.py") if "base" in imports_of(path)]
