@@ -106,8 +106,14 @@ if DEBUG_TOOLBAR and not TOOLBAR_INSTALLED:
     refuse("DEBUG_TOOLBAR is on, but the toolbar is not there: pip install django-debug-toolbar, or unset it.")
 if DEBUG_TOOLBAR:
     INSTALLED_APPS.append("debug_toolbar")
-    before_static_files = MIDDLEWARE.index("whitenoise.middleware.WhiteNoiseMiddleware")
-    MIDDLEWARE.insert(before_static_files, "debug_toolbar.middleware.DebugToolbarMiddleware")
+    # The toolbar keeps the last 25 requests; before this one, the static files of a page would be some of them.
+    after_static_files = MIDDLEWARE.index("whitenoise.middleware.WhiteNoiseMiddleware") + 1
+    MIDDLEWARE.insert(after_static_files, "debug_toolbar.middleware.DebugToolbarMiddleware")
+    from debug_toolbar.settings import PANELS_DEFAULTS
+
+    after_sql = PANELS_DEFAULTS.index("debug_toolbar.panels.sql.SQLPanel") + 1
+    DEBUG_TOOLBAR_PANELS = PANELS_DEFAULTS.copy()
+    DEBUG_TOOLBAR_PANELS.insert(after_sql, "dbresilience.contrib.toolbar.ConnectionsPanel")
 # Closed until somebody wants it: open, it covers the page's buttons.
 DEBUG_TOOLBAR_CONFIG = {"SHOW_COLLAPSED": True}
 INTERNAL_IPS = ["127.0.0.1", "::1"]

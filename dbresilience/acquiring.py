@@ -15,6 +15,7 @@ from .lease import Holder, Lease
 from .liveness import LOOK_AFTER_SECONDS, is_alive, is_demoted
 from .signals import emit
 from .snapshot import out_of_time, too_many_waiting, unreachable
+from .watching import use, watch
 
 if TYPE_CHECKING:
     from .connection import ResilientConnection
@@ -69,6 +70,8 @@ def acquire(pool: Pool, holder: Holder) -> Lease:
     connection.lease = lease
     connection.needs_lease = True
     pool.leases[lease] = lease
+    if use.is_on:
+        watch(lease)
     if pool.measures is not None:
         pool.measures.waits.append(lease.wait_seconds)
     if signals.connection_acquired.receivers:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from sys import exception
 from threading import current_thread
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -80,17 +79,20 @@ class LeasedCursorMixin(_Cursor):
         if self.waits or getattr(self._conn, "batch", None) is not None:
             self._send_waiting(unless_joined_by=query)
         started = perf_counter()
-        traits = self._begin(query, started)
+        traits, failure = self._begin(query, started), None
         try:
             super().execute(query, params, **kwargs)
         except psycopg.Error as error:
+            failure = error
             self.note_error(error, query)
             self._failed(error, traits)
             if not repeat(self, super().execute, query, params, kwargs, error=error, started=started):
                 raise
+            failure = None
         finally:
             if not self.waits:
-                self._ran(query, params, started)
+                self._ran(query, params, started, failure)
+            failure = None  # it refers to this frame
         if traits is not None and not self.waits:
             self.note_stored(traits)
         return self
@@ -99,16 +101,18 @@ class LeasedCursorMixin(_Cursor):
         """Execute as psycopg does; the whole batch is one entry of the slow-query log."""
         self._send_waiting()
         started = perf_counter()
-        traits = self._begin(query, started)
+        traits, failure = self._begin(query, started), None
         try:
             super().executemany(query, params_seq, **kwargs)
         except psycopg.Error as error:
+            failure = error
             self.note_error(error, query)
             if was_sent(error):
                 self.note_stored(traits)
             raise
         finally:
-            self._ran(query, None, started)
+            self._ran(query, None, started, failure)
+            failure = None  # it refers to this frame
         self.note_stored(traits)
 
     @contextmanager
@@ -165,7 +169,7 @@ class LeasedCursorMixin(_Cursor):
             if holder is not None and holder.thread is current_thread():
                 self._lease.cursor_closed()  # type: ignore[union-attr]  # it has a holder
 
-    def _ran(self, query: Any, params: Any, started: float) -> None:
+    def _ran(self, query: Any, params: Any, started: float, failure: psycopg.Error | None) -> None:
         """Log a slow statement. The wait for the connection belongs to the first of its lease."""
         wait_seconds = 0.0
         ended = perf_counter()
@@ -176,8 +180,8 @@ class LeasedCursorMixin(_Cursor):
                 wait_seconds, lease.wait_seconds = lease.wait_seconds, 0.0
             if self.is_measured:
                 self.is_measured = False
-            elif lease.pool.measures is not None:
-                lease.pool.measures.add_statement(query, ended - started, exception())
+            elif lease.measures is not None:
+                lease.measures.add_statement(query, ended - started, failure)
         if self._log is not None and ended - started >= self._log.threshold_seconds:
             self._log.report(self, query, params, ended - started, wait_seconds)
 

@@ -19,6 +19,7 @@ from . import signals
 from .batches import IS_SUPPORTED, Batch, NotSentYet, Waiting
 from .errors import classify
 from .meanings import READ
+from .rehearsing import Rehearsal
 from .repeating import LONGEST_READ_SECONDS
 from .session_state import is_plain_read
 from .signals import emit
@@ -220,7 +221,7 @@ class _Compiled:
 
 def _prepare_function(read: Callable[[], Any], wrapper: Any, batch: Batch) -> Callable[[], Any] | None:
     """Call it as far as its query; returns what gives its result if it has come further."""
-    needs_rollback, log = wrapper.needs_rollback, list(wrapper.queries_log)
+    rehearsal = Rehearsal(wrapper)
     batch.is_collecting, batch.has_ended_function = True, False
     try:
         result = read()
@@ -228,13 +229,8 @@ def _prepare_function(read: Callable[[], Any], wrapper: Any, batch: Batch) -> Ca
         pass
     finally:
         batch.is_collecting = False
-    if not batch.has_ended_function:
-        return lambda: result
-    # Nothing has happened, and it is called again.
-    wrapper.needs_rollback = needs_rollback
-    wrapper.queries_log.clear()
-    wrapper.queries_log.extend(log)
-    return None
+        rehearsal.end(counts=not batch.has_ended_function)
+    return None if batch.has_ended_function else lambda: result
 
 
 def _call_with_answer(read: Callable[[], Any], batch: Batch, statement: Waiting) -> Any:

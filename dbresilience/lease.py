@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
     from .connection import ResilientConnection
     from .generation import Generation
+    from .measures import Measures
     from .pool import Pool
     from .transaction_ids import TransactionId
+    from .watching import WatchedLease
 
 
 class Holder(Protocol):
@@ -50,7 +52,7 @@ class Lease:
     left with something the next borrower must not meet, `kept` that it therefore lasts as long as the request,
     `transaction_id` how to look up what became of it, and
     `is_by_hand` that there may be a transaction that Django does not know of. `seen_at` is when the server
-    answered last.
+    answered last, and `measures` where durations are put down, if anybody wants to know.
     """
 
     __slots__ = (
@@ -64,6 +66,7 @@ class Lease:
         "kept",
         "last_error",
         "last_query",
+        "measures",
         "needs_reset",
         "opened_by",
         "pool",
@@ -86,6 +89,7 @@ class Lease:
         connection.writes = 0
         self.pool = pool
         self.generation = generation
+        self.measures: Measures | WatchedLease | None = pool.measures
         self.acquired_at = self.seen_at = now = perf_counter()
         self.wait_seconds = now - asked_at
         self.cursors = 0

@@ -64,10 +64,17 @@ class Measures:
         self.holds_ended: deque[tuple[float, str]] = deque(maxlen=MOST_WAITING)
         self.statements: deque[tuple[Any, float, str | None]] = deque(maxlen=MOST_WAITING)
 
-    def add_statement(self, query: Any, seconds: float, error: BaseException | None) -> None:
-        """Put down one statement; its error without the frames that it holds."""
+    def add_statement(self, query: Any, seconds: float, error: BaseException | None, site: Any = None) -> None:
+        """Put down one statement; its error without the frames that it holds. `site` is for others who measure."""
         name = None if error is None else getattr(error, "sqlstate", None) or type(error).__name__
         self.statements.append((query, seconds, name))
+
+    def add_hold(self, seconds: float, why: str | None = None) -> None:
+        """Put down one lease that has ended: `why` is one of `REASONS`, None for `STATEMENT`."""
+        if why is None:
+            self.holds.append(seconds)
+        else:
+            self.holds_ended.append((seconds, why))
 
     def take(self) -> Drained:
         """Return what has come since the last time."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .connection import ResilientConnection
     from .lease import Lease
     from .observer import ConnectionObserver
+    from .watching import WatchedLease
 
     _Connection = psycopg.Connection[Any]
 else:
@@ -87,6 +88,9 @@ class DeadlineMixin(_Connection):
     observer: ConnectionObserver | None = None
     end_reason: str
 
+    watch: WatchedLease | None = None
+    """Where what it waits for is put down, while its request is watched."""
+
     def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
         """Wait as psycopg does, but no longer than the request may.
 
@@ -94,6 +98,8 @@ class DeadlineMixin(_Connection):
             psycopg.errors.QueryCanceled: the statement took too long and the server ended it.
             StatementOverdue: the server did not answer, or the time was over before the statement was sent.
         """
+        if self.watch is not None:
+            gen = self.watch.counting(gen)
         allowance = current_allowance()
         # Who gives times of their own means them.
         if allowance is None or args or kwargs or not self._serves(allowance):

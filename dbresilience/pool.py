@@ -98,11 +98,11 @@ class Pool:
         # The pop decides who ends the lease, whichever thread comes first.
         if self.leases.pop(lease, None) is None:
             return
-        connection = lease.connection
+        connection, measures = lease.connection, lease.measures
+        held_seconds = lease.held_seconds if measures is not None else 0.0
         connection.lease = connection.batch = None  # what still waits belongs to a transaction that is over
         lease.holder = None
         generation = lease.generation
-        held_seconds = lease.held_seconds if self.measures is not None else 0.0
         if signals.connection_released.receivers:
             pid = connection.backend_pid
             emit(signals.connection_released, self.alias, held_seconds=lease.held_seconds, backend_pid=pid)
@@ -115,14 +115,11 @@ class Pool:
             or lease.last_error is not None
             or connection.farewell is not None
         ) and not self._make_fit(lease):
-            if self.measures is not None:
-                self.measures.holds_ended.append((held_seconds, why if why == THREAD_ENDED else LOST))
+            if measures is not None:
+                measures.add_hold(held_seconds, why if why == THREAD_ENDED else LOST)
             return
-        if self.measures is not None:
-            if why is None:
-                self.measures.holds.append(held_seconds)
-            else:
-                self.measures.holds_ended.append((held_seconds, why))
+        if measures is not None:
+            measures.add_hold(held_seconds, why)
         if lease.last_error is None and lease.seen_at > lease.acquired_at:
             self.answered_at = connection.answered_at = lease.seen_at
             if not self.admission.clear:

@@ -160,7 +160,8 @@ def clean_session(connection: ResilientConnection, configure: Callable[[Resilien
         psycopg.Error: it could not be cleaned and must not be used again.
     """
     connection.needs_lease = False  # nobody has it, and it is not a former holder who asks
-    connection.execute("DISCARD ALL")
+    with psycopg.Cursor(connection) as cursor:  # not one of ours, to which this would be a write that may be lost
+        cursor.execute("DISCARD ALL")
     configure(connection)
     connection.needs_lease = True
     # What receivers of connection_created had set is gone, too.

@@ -45,7 +45,9 @@ _SKIPPED = (
     os.path.dirname(django.__file__) + os.sep,
     os.path.dirname(__file__) + os.sep,
 )
-_NEVER = (*_SKIPPED, os.path.dirname(psycopg.__file__) + os.sep)
+_NEVER = (*_SKIPPED, os.path.dirname(psycopg.__file__) + os.sep, _STANDARD_LIBRARY, "<")
+_WRAPPERS = (f"{os.sep}debug_toolbar{os.sep}", f"{os.sep}asgiref{os.sep}")
+_DJANGOS_APPS = os.path.join(os.path.dirname(django.__file__), "contrib") + os.sep
 _SKIPPED_PACKAGES = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
 
@@ -109,7 +111,7 @@ class SlowQueryLog:
                 self.alias,
                 query=SlowQuery(
                     alias=self.alias,
-                    sql=_text_of(query, cursor, show_parameters=self.show_parameters),
+                    sql=text_of(query, cursor.connection, show_parameters=self.show_parameters),
                     parameters=repr(params) if self.show_parameters and params is not None else None,
                     duration_seconds=duration_seconds,
                     wait_seconds=wait_seconds,
@@ -145,11 +147,30 @@ def frame_of_application() -> Frame | None:
         if not _is_skipped(filename):
             break
         # Without a line of the application, that of a package it uses tells more than the thread's first.
-        if library is None and not filename.startswith((*_NEVER, _STANDARD_LIBRARY, "<")):
+        if library is None and _may_be_named(filename):
             library = frame
         frame = frame.f_back
     found = frame or library
     return None if found is None else (found.f_code, found.f_lineno)
+
+
+def frame_awaiting(running: Any) -> Frame | None:
+    """Return the innermost frame of the application that `running`, a coroutine, is suspended in, if there is one.
+
+    In the thread that works for it (`sync_to_async`) it is not on the stack.
+    """
+    found = None
+    while running is not None:
+        frame = getattr(running, "cr_frame", None)
+        if frame is not None and not _is_skipped(frame.f_code.co_filename):
+            found = (frame.f_code, frame.f_lineno)
+        running = getattr(running, "cr_await", None)
+    return found
+
+
+def is_of_application(frame: Frame | None) -> bool:
+    """Whether `frame` is what a reader can change."""
+    return frame is not None and not _is_skipped(frame[0].co_filename)
 
 
 @lru_cache(1000)
@@ -161,7 +182,17 @@ def _is_skipped(filename: str) -> bool:
     )
 
 
+@lru_cache(1000)
+def _may_be_named(filename: str) -> bool:
+    if filename.startswith(_DJANGOS_APPS):
+        return True
+    return not filename.startswith(_NEVER) and not any(part in filename for part in _WRAPPERS)
+
+
 def _short(filename: str) -> str:
+    for part in _SKIPPED_PACKAGES:
+        if part in filename:
+            return filename.rsplit(part, 1)[1]
     try:
         relative = os.path.relpath(filename)
     except (OSError, ValueError):  # no working directory any more, or another drive
@@ -178,13 +209,14 @@ def _without_literals(query: sql.Composable) -> sql.Composable:
     return query
 
 
-def _text_of(query: Any, cursor: Any, *, show_parameters: bool) -> str:
+def text_of(query: Any, connection: Any, *, show_parameters: bool = False) -> str:
+    """Return the text of a statement as it was executed on `connection`, with its placeholders, whitespace folded."""
     if isinstance(query, bytes):
         text = query.decode(errors="replace")
     elif isinstance(query, str):
         text = query
     elif isinstance(query, sql.Composable):
-        text = (query if show_parameters else _without_literals(query)).as_string(cursor.connection)
+        text = (query if show_parameters else _without_literals(query)).as_string(connection)
     else:
         text = repr(query)
     return " ".join(text.split())

@@ -201,6 +201,8 @@ def _described(thing: Any) -> list[str]:
 
 def checks_page() -> str:
     """System checks with their fix."""
+    from dbresilience.contrib.toolbar import ConnectionsPanel
+
     lines = [
         "# System checks",
         MADE_BY,
@@ -212,10 +214,9 @@ def checks_page() -> str:
         "| id | what it finds |",
         "|---|---|",
     ]
-    lines += [
-        f"| `{check.id}` | {' '.join((check.__doc__ or '').split())} |"
-        for check in sorted(CHECKS, key=lambda check: check.id)
-    ]
+    of_panel, _, says = " ".join((ConnectionsPanel.run_checks.__doc__ or "").split()).partition(": ")
+    found = {check.id: " ".join((check.__doc__ or "").split()) for check in CHECKS} | {of_panel: says}
+    lines += [f"| `{identity}` | {found[identity]} |" for identity in sorted(found)]
     return "\n".join(lines) + "\n"
 
 

@@ -58,6 +58,8 @@ def test_faces_read_snapshots_and_signals() -> None:
         "metrics": {"instruments", "recording"},
         "telemetry": {"instruments", "recording"},
         "scraping": {"__version__", "metrics", "telemetry"},
+        "contrib/toolbar": {"signals", "slow_queries", "watching", "contrib.toolbar_stats"},
+        "contrib/toolbar_stats": {"measures", "slow_queries", "watching"},
     }  # fmt: skip
     for name, allowed in faces.items():
         assert imports_of(PACKAGE / f"{name}.py") <= allowed, name
@@ -82,6 +84,12 @@ def test_system_checks_read_settings_alone() -> None:
     for path in (PACKAGE / "checks").glob("*.py"):
         found = imports_of(path) & {"resources", "connection", "pool", "examining", "doctor"}
         assert found == ({"examining"} if path.name == "capacity.py" else set()), path
+
+
+def test_nothing_depends_on_faces_for_other_packages() -> None:
+    """Those packages are optional."""
+    others = [path for path in PACKAGE.rglob("*.py") if path.parent.name != "contrib"]
+    assert not [path.name for path in others if any(name.startswith("contrib") for name in imports_of(path))]
 
 
 def test_nothing_imports_base() -> None:

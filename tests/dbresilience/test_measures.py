@@ -65,6 +65,20 @@ def test_statements_that_travel_together_are_measured_each(heard: list[Drained],
     assert len(after.holds) - len(before.holds) == 1
 
 
+def test_an_error_that_is_being_handled_is_not_the_statements(heard: list[Drained], make_wrapper: MakeWrapper) -> None:
+    """Django looks a session up while it handles that there is none yet."""
+    wrapper = make_wrapper()
+    create_tables(wrapper)
+    before = of(wrapper.alias, heard)
+    try:
+        raise AttributeError
+    except AttributeError:
+        run(wrapper, "SELECT 1")
+        gather(owners(wrapper).all(), owners(wrapper).count, using=wrapper.alias)
+    after = of(wrapper.alias, heard)
+    assert [error for _, _, error in after.statements[len(before.statements) :]] == [None] * 3
+
+
 def test_nothing_is_measured_while_nobody_wants_to_know(
     make_wrapper: MakeWrapper, monkeypatch: pytest.MonkeyPatch
 ) -> None:

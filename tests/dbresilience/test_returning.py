@@ -15,8 +15,9 @@ from django.test import override_settings
 from dbresilience import classify, no_retries, signals
 from dbresilience.base import DatabaseWrapper
 from tests.support.postgres import wait_until
+from tests.support.proxy import SENT, Proxy
 
-from .conftest import MakeWrapper, in_thread, pid_of
+from .conftest import MakeWrapper, in_thread, pid_of, works
 
 
 @pytest.fixture
@@ -257,3 +258,15 @@ def test_an_error_in_a_copy_counts(one: DatabaseWrapper) -> None:
             copy.write("1\n")
         one.set_rollback(True)
     assert classify(caught.value).status is None
+
+
+def test_a_session_that_is_lost_while_it_is_cleaned_raises_nothing(
+    proxy: Proxy, make_wrapper: MakeWrapper, database_url: str
+) -> None:
+    """To clean it is no write that anybody could miss; its slot is free again."""
+    wrapper = make_wrapper(url=proxy.url(database_url), pool={"max_size": 1, "timeout": 2})
+    with wrapper.cursor() as cursor:
+        cursor.execute("SET work_mem = '8MB'")
+    proxy.cut_when(lambda message: (message.sql or "").startswith("DISCARD"), after=SENT)
+    wrapper.close()
+    assert works(wrapper)

@@ -1,0 +1,1 @@
+"""Faces for other packages; nothing of ours depends on them."""
