@@ -1,0 +1,1 @@
+"""Optional faces: nothing of the backend depends on what is in here."""
