@@ -17,7 +17,7 @@ class DbresilienceConfig(AppConfig):
 
     def ready(self) -> None:
         """Read every alias's options now, so that a mistake stops the start, not a request."""
-        from . import checks, deadlines, history, logs, reporting, unavailable
+        from . import checks, deadlines, history, logs, reporting, stopping, unavailable
         from .connecting import ConnectingMixin
         from .hosts import check_hosts
 
@@ -31,3 +31,4 @@ class DbresilienceConfig(AppConfig):
         reporting.install()
         unavailable.install()
         deadlines.install()
+        stopping.install()

@@ -18,6 +18,7 @@ from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 
 from .errors import ROLLED_BACK, is_session_lost, mark
+from .process import keep
 from .session_state import traits_of
 from .transaction_ids import ID, read_id
 
@@ -265,3 +266,6 @@ def _asks_for_id(connection: ResilientConnection, lease: Lease | None) -> bool:
 def _shortened(query: str) -> str:
     text = " ".join(query.split())
     return text if len(text) <= 120 else text[:117] + "..."
+
+
+keep(globals(), "NotSentYet")

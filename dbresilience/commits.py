@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import threading
+from functools import partial
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ import psycopg
 from . import signals
 from .deadlines import deadline, seconds_left, spend
 from .errors import ROLLED_BACK, CommitOutcomeUnknown, mark
+from .process import of_process
 from .signals import emit
 from .transaction_ids import CLUSTER
 
@@ -96,7 +98,7 @@ def _forget_in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_in_child)
+    of_process("commits", partial(os.register_at_fork, after_in_child=_forget_in_child))
 
 
 class _LookUp:

@@ -101,6 +101,11 @@ OPTIONS: tuple[Option, ...] = (
     Option("resilience", "statement_timeout_seconds", optional(seconds()), None, "seconds",
            "PostgreSQL's statement_timeout for every connection. None leaves the server's own.",
            ("statement_timeout_seconds",)),
+    Option("resilience", "client_check_seconds", optional(seconds()), 1.0, "seconds",
+           "PostgreSQL's client_connection_check_interval: how often the server looks, while a statement runs, whether "
+           "who asked for it is still there, so that what a killed process asked for ends. Needs PostgreSQL 14; "
+           "what is set for the role, the database or the server goes first. None leaves it alone.",
+           ("client_check_seconds",)),
     Option("resilience", "connect_timeout_seconds", seconds(at_least=2), 10.0, "seconds",
            "libpq's connect_timeout, for each address of the server; rounded to whole seconds.",
            ("connect_timeout",)),
@@ -156,6 +161,7 @@ class Configuration:
     slow_query_seconds: float | None
     slow_query_parameters: bool
     statement_timeout_seconds: float | None
+    client_check_seconds: float | None
     connect_timeout_seconds: float
     password: Callable[[], Any] | str | None = field(repr=False)
     password_file: str | None

@@ -18,8 +18,9 @@ from .credentials import password_source
 from .hosts import host_order
 from .identity import database_of, hashable
 from .operators import OrderFile
+from .process import keep
 from .resources import DatabaseResources, obtain
-from .session import configure_session, isolation_level
+from .session import SessionSetup, isolation_level, set_all, wanted_settings
 from .slow_queries import SlowQueryLog
 from .transaction_ids import LookUps
 
@@ -70,18 +71,13 @@ class ConnectingMixin(_Base):
         timezone_name, role = self.timezone_name, given["OPTIONS"].get("assume_role")
 
         look_ups = LookUps(self.alias, wanted=configuration.commit_lookup)
-
-        def configure(connection: ResilientConnection) -> None:
-            configure_session(connection, configuration, timezone_name, role)
-            look_ups.prepare(connection)
-
         return DatabaseResources(
             alias=self.alias,
             configuration=configuration,
             database=database_of(given),
             isolation_level=isolation_level(given["OPTIONS"].get("isolation_level")),
             connect_arguments=lambda: arguments,
-            configure=configure,
+            configure=SessionSetup(configuration, timezone_name, role, look_ups),
             orders=OrderFile((*database_of(given), str(given["USER"] or "")), configuration.runtime_folder),
         )
 
@@ -147,4 +143,7 @@ class ConnectingMixin(_Base):
         if self._pooled:
             return False  # done once for each physical connection, by the pool
         role = self.settings_dict["OPTIONS"].get("assume_role")
-        return configure_session(connection, self.resources.configuration, self.timezone_name, role)
+        return set_all(connection, wanted_settings(connection, self.resources.configuration, self.timezone_name, role))
+
+
+keep(globals(), "ConnectingMixin")

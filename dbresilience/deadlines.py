@@ -20,6 +20,7 @@ from django.core.signals import request_finished
 from django.http import HttpRequest
 
 from .decorating import name_of, returns_before_it_runs
+from .process import keep
 from .wrapping import wrap_once
 
 _CONFIGURED: Any = object()
@@ -184,3 +185,6 @@ def _end_allowance(**kwargs: Any) -> None:
     allowance = _current.get()
     if allowance is not None and allowance.renewed:
         allowance.ended = True
+
+
+keep(globals(), "Allowance", "_CONFIGURED", "_current")

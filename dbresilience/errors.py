@@ -39,6 +39,7 @@ from .meanings import (
     UNAVAILABLE,
     Classification,
 )
+from .process import keep
 
 
 class DatabaseUnavailable(OperationalError):
@@ -240,3 +241,7 @@ def _classify_psycopg(exc: psycopg.Error) -> Classification:
     if fatal and not found.evict and found is not STARTING:
         return replace(found, evict=True)
     return found
+
+
+_EXCEPTIONS = [name for name, value in globals().items() if getattr(value, "__module__", None) == __name__]
+keep(globals(), *(name for name in _EXCEPTIONS if isinstance(globals()[name], type)))

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from .process import keep
+
 NOT_SENT = "not_sent"
 READ = "read"
 TRANSACTION = "transaction"
@@ -130,3 +132,6 @@ POOLER_TEXTS: tuple[tuple[str, Classification], ...] = (
     (" is down", POOLER_UNAVAILABLE),
     ("server conn crashed", POOLER_LOST_SERVER),
 )
+
+_CLASSES = [name for name, value in globals().items() if isinstance(value, Classification)]
+keep(globals(), "Classification", "BY_SQLSTATE", "POOLER_TEXTS", *_CLASSES)

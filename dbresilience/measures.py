@@ -6,13 +6,13 @@ the queues once a second, in a thread of its own (`drain`), and tells all who ha
 
 from __future__ import annotations
 
-import sys
 import threading
-import types
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+from .process import of_process
 
 MOST_WAITING = 100_000
 """Entries of each queue. Who measures that much in a second loses the oldest, and it is counted."""
@@ -70,21 +70,15 @@ def _taken(queue: deque[Any]) -> list[Any]:
 Subscriber = Callable[[Drained], None]
 
 
-class _Process(types.ModuleType):
-    """Lives in `sys.modules` under its own name, so that it outlives a reload of this module."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
+class _Process:
+    def __init__(self) -> None:
         self.by_alias: dict[str, Measures] = {}
         self.subscribers: dict[str, Subscriber] = {}
         self.lock = threading.Lock()
 
 
-_NAME = "_dbresilience_measures"
-
-
-def _process() -> Any:
-    return sys.modules.setdefault(_NAME, _Process(_NAME))
+def _process() -> _Process:
+    return of_process("measures", _Process)  # type: ignore[no-any-return]
 
 
 def subscribe(name: str, subscriber: Subscriber) -> None:
@@ -105,7 +99,7 @@ def measures_of(alias: str) -> Measures | None:
     process = _process()
     if not process.subscribers:
         return None
-    return process.by_alias.setdefault(alias, Measures(alias))  # type: ignore[no-any-return]
+    return process.by_alias.setdefault(alias, Measures(alias))
 
 
 def drain() -> None:

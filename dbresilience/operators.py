@@ -25,6 +25,7 @@ from typing import Protocol
 from django.db import connections
 
 from .hearing import Hearers
+from .process import keep
 
 LOOK_SECONDS = 0.25
 """How often a process looks for orders at most; so long it may take until all have heard one."""
@@ -257,3 +258,6 @@ def is_at_work() -> bool:
     It must get another one in a pause, too: the pause waits for the work that needs both.
     """
     return any(getattr(wrapper, "_lease", None) is not None for wrapper in connections.all(initialized_only=True))
+
+
+keep(globals(), "Orders", "OrdersUnusable")

@@ -8,9 +8,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import sys
 import threading
-import types
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
@@ -24,7 +22,9 @@ from .connection import ResilientConnection
 from .health import DatabaseHealth, HealthProbe
 from .operators import LONGEST_PAUSE_SECONDS, OrderFile
 from .pool import Pool
+from .process import keep, of_process
 from .snapshot import PoolSnapshot
+from .stopping import cancel_statements
 
 
 class OtherEngine(TypeError):
@@ -135,29 +135,22 @@ class DatabaseResources:
             self.pool.close(reason, wait_seconds=wait_seconds)
 
 
-class _Registry(types.ModuleType):
-    """Lives in `sys.modules` under its own name, so re-importing this module finds it again."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
+class _Registry:
+    def __init__(self) -> None:
         self.lock = threading.RLock()
         self.entries: dict[tuple[str, Hashable], DatabaseResources] = {}
         self.current: dict[str, Hashable] = {}
 
 
-_NAME = "_dbresilience_process"
+def _registry() -> _Registry:
+    return of_process("resources", _new_registry)  # type: ignore[no-any-return]
 
 
-def _registry() -> Any:
-    found = sys.modules.get(_NAME)
-    if found is None:
-        created = _Registry(_NAME)
-        found = sys.modules.setdefault(_NAME, created)
-        if found is created:
-            atexit.register(_close_all_at_exit)
-            if hasattr(os, "register_at_fork"):
-                os.register_at_fork(after_in_child=_forget_after_fork)
-    return found
+def _new_registry() -> _Registry:
+    atexit.register(_close_all_at_exit)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_forget_after_fork)
+    return _Registry()
 
 
 def obtain(alias: str, key: Hashable, create: Callable[[], DatabaseResources]) -> DatabaseResources:
@@ -172,7 +165,7 @@ def obtain(alias: str, key: Hashable, create: Callable[[], DatabaseResources]) -
         registry.current[alias] = key
         resources = registry.entries.get((alias, key))
         if resources is not None:
-            return resources  # type: ignore[no-any-return]
+            return resources
         resources = registry.entries[alias, key] = create()
         replaced = registry.entries.get((alias, before))
     if replaced is not None:
@@ -219,6 +212,7 @@ def configured_retry_after_seconds() -> int:
 def _close_all_at_exit() -> None:
     # A thread that is connecting to a frozen server cannot be waited for, and is nobody's business.
     logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)
+    cancel_statements(resources.pool for resources in all_resources() if resources.pool is not None)
     for resources in all_resources():
         resources.close("the process ends", wait_seconds=0.2)
 
@@ -233,3 +227,6 @@ def _forget_after_fork() -> None:
         resources.inherited = True
     measures.forget_in_child()
     fork.forget(resources.pool for resources in inherited if resources.pool is not None)
+
+
+keep(globals(), "DatabaseResources", "OtherEngine")

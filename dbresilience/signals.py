@@ -11,6 +11,8 @@ from typing import Any
 
 from django.dispatch import Signal
 
+from .process import keep
+
 pool_opened = Signal()
 """A pool began its work. Carries `max_size`, `min_size`, `generation`."""
 
@@ -131,3 +133,6 @@ def emit(signal: Signal, alias: str | None, **details: Any) -> None:
     """Send `signal` for `alias`; a no-op when nobody listens."""
     if signal.receivers:
         signal.send_robust(sender=alias, alias=alias, **details)
+
+
+keep(globals(), *(name for name in __all__ if name != "emit"))

@@ -20,6 +20,7 @@ import django
 import psycopg
 from psycopg import sql
 
+from .process import keep
 from .signals import emit, slow_query
 
 logger = logging.getLogger(__name__)
@@ -187,3 +188,6 @@ def _text_of(query: Any, cursor: Any, *, show_parameters: bool) -> str:
     else:
         text = repr(query)
     return " ".join(text.split())
+
+
+keep(globals(), "RequestContext", "SlowQuery", "current_request")

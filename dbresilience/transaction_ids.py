@@ -50,26 +50,39 @@ class LookUps:
         self._alias = alias
         self._wanted = wanted
 
-    def prepare(self, connection: ResilientConnection) -> None:
+    def prepare(self, connection: ResilientConnection, *before: str) -> bool:
         """Learn of a new connection whether its server can tell, and which cluster it is in: one round trip.
+
+        Args:
+            before: statements that go with it, before it.
+
+        Returns:
+            Whether all were executed; if not, none was.
 
         Raises:
             psycopg.Error: the connection was lost.
         """
-        if not self._wanted or connection.cluster is not None:
-            return
+        asks = self._wanted and connection.cluster is None
+        texts = [*before, *([_CAN_TELL] if asks else [])]
+        if not texts:
+            return True
         try:
             with psycopg.Cursor(connection) as cursor:
-                result = cursor.execute(_CAN_TELL).pgresult
+                cursor.execute(";".join(texts).encode())
+                while cursor.nextset():
+                    pass
+                result = cursor.pgresult
         except psycopg.Error as error:
             if connection.pgconn.status != ConnStatus.OK:
                 raise
-            if classify(error) is NOT_TRANSIENT:
+            if not before and classify(error) is NOT_TRANSIENT:
                 self._wanted = False
                 emit(signals.commit_lookup_disabled, self._alias, exception=error)
-            return
-        assert result is not None
-        connection.cluster = result.get_value(0, 0)
+            return False
+        if asks:
+            assert result is not None
+            connection.cluster = result.get_value(0, 0)
+        return True
 
 
 def ask_before_commit(connection: ResilientConnection, lease: Lease) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 
+from .process import keep
+
 
 class Unit:
     """One attempt at a unit; `parent` is the attempt within which it was begun, if any."""
@@ -30,3 +32,6 @@ def note_stored() -> None:
     while unit is not None:
         unit.has_stored = True
         unit = unit.parent
+
+
+keep(globals(), "Unit", "current_unit", "retries_are_off")

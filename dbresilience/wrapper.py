@@ -21,7 +21,7 @@ from .counts import compilers_counting_later
 from .identity import database_of
 from .opening import OpeningMixin
 from .resources import close_database
-from .session import configure_session
+from .session import set_all, wanted_settings
 
 
 @cache
@@ -55,7 +55,8 @@ class ResilienceMixin(OpeningMixin):
         if self._lease is None:
             return False
         self._lease.discard = True
-        return configure_session(self._lease.connection, self.resources.configuration, self.timezone_name, None)
+        connection, configuration = self._lease.connection, self.resources.configuration
+        return set_all(connection, wanted_settings(connection, configuration, self.timezone_name, None))
 
     def close_if_unusable_or_obsolete(self) -> None:
         """Close as Django does, and also what was lost by an error that it does not know, `CommitOutcomeUnknown`."""

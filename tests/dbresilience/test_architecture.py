@@ -36,10 +36,12 @@ def imports_of(path: Path) -> set[str]:
 
 def test_the_ground_floor_imports_nothing_of_ours() -> None:
     """conf, errors and signals can be read alone, each with the one list that it explains."""
-    for name in ("parsers", "meanings", "signals"):
+    for name in ("parsers", "process"):
         assert not imports_of(PACKAGE / f"{name}.py"), name
+    for name in ("meanings", "signals", "measures"):
+        assert imports_of(PACKAGE / f"{name}.py") == {"process"}, name
     assert imports_of(PACKAGE / "conf.py") == {"parsers"}
-    assert imports_of(PACKAGE / "errors.py") == {"meanings"}
+    assert imports_of(PACKAGE / "errors.py") == {"meanings", "process"}
 
 
 def test_faces_read_snapshots_and_signals() -> None:

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import os
-import subprocess
-import sys
-import textwrap
 
 import pytest
 from django.db import connections
 
-import dbresilience.resources
 from dbresilience import get_database_resources
 from dbresilience.base import DatabaseWrapper
-from tests.settings import BASE_DIR
 from tests.support.postgres import ThrowawayPostgres, wait_until
-from tests.support.site import site_environment
+from tests.support.site import run_python
 
 from .conftest import MakeWrapper, pid_of
 
@@ -56,14 +50,6 @@ def test_options_changed_in_place_are_noticed(wrapper: DatabaseWrapper) -> None:
     wrapper.settings_dict["OPTIONS"]["pool"] = {"max_size": 4}
     assert wrapper.resources is not first
     assert wrapper.resources.configuration.max_size == 4
-
-
-def test_a_reloaded_module_finds_the_same_pool(wrapper: DatabaseWrapper) -> None:
-    """Hot reload re-runs modules; the pool goes on."""
-    before, pid = wrapper.resources, pid_of(wrapper)
-    importlib.reload(dbresilience.resources)
-    assert wrapper.resources is before
-    assert pid_of(wrapper) == pid
 
 
 def test_another_engine_is_named_in_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,17 +93,6 @@ def test_a_fork_within_a_transaction_leaves_it_to_the_parent(wrapper: DatabaseWr
     assert pid_of(wrapper) == before
     wrapper.rollback()
     wrapper.set_autocommit(True)
-
-
-def run_python(code: str, database_url: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", "import django; django.setup()\n" + textwrap.dedent(code)],
-        cwd=BASE_DIR,
-        env={**site_environment(DATABASE_URL=database_url), "DJANGO_SETTINGS_MODULE": "config.settings"},
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )  # fmt: skip
 
 
 def test_a_process_that_queried_ends_at_once_and_leaves_no_session(

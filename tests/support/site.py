@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 import urllib.error
 import urllib.request
@@ -120,3 +121,15 @@ def manage(*arguments: str, database_url: str, **env: str) -> str:
     )
     assert done.returncode == 0, f"manage.py {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}"
     return done.stdout
+
+
+def run_python(code: str, database_url: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a Django process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", "import django; django.setup()\n" + textwrap.dedent(code)],
+        cwd=BASE_DIR,
+        env={**site_environment(DATABASE_URL=database_url), "DJANGO_SETTINGS_MODULE": "config.settings"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )  # fmt: skip

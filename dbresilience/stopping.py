@@ -1,0 +1,128 @@
+"""How a process ends: requests that run may finish, statements that still run are cancelled, every session is closed.
+
+Application servers let requests finish by themselves, before anything of this. Django's `runserver` does not: it ends
+in the middle of them, at every save.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from django.core.signals import request_finished, request_started
+from django.utils import autoreload
+from psycopg import capabilities
+from psycopg.pq import ConnStatus, TransactionStatus
+
+from .wrapping import wrap_once
+
+if TYPE_CHECKING:
+    from .pool import Pool
+
+FINISH_SECONDS = 1.0
+"""How long a save waits for requests that run; longer ones, such as streams, are broken off."""
+CANCEL_SECONDS = 0.5
+"""Longest time for cancelling all that runs when the process ends."""
+_SETTLE_SECONDS = 0.02
+
+
+class _Running:
+    """Requests that `runserver` is answering."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._lock = threading.Lock()
+
+    def began(self, **kwargs: Any) -> None:
+        with self._lock:
+            self.count += 1
+
+    def ended(self, **kwargs: Any) -> None:
+        with self._lock:
+            self.count -= 1
+
+
+_running = _Running()
+
+
+def install() -> None:
+    """Under `runserver`, let requests that run finish before the process makes room for its successor."""
+    if os.environ.get(autoreload.DJANGO_AUTORELOAD_ENV) != "true":
+        return
+    request_started.connect(_running.began, dispatch_uid="dbresilience.stopping")
+    request_finished.connect(_running.ended, dispatch_uid="dbresilience.stopping")
+    wrap_once(autoreload, "trigger_reload", _finishing_first)
+
+
+def _finishing_first(trigger_reload: Callable[[Any], None]) -> Callable[[Any], None]:
+    def trigger(filename: Any) -> None:
+        # Before the interpreter ends: from Python 3.12 on no thread can begin then, not even that of a request.
+        finish_requests()
+        trigger_reload(filename)
+
+    return trigger
+
+
+def finish_requests(seconds: float = FINISH_SECONDS) -> None:
+    """Take no more requests on `runserver`'s socket, and wait up to `seconds` for those that it has taken."""
+    servers = _development_servers()
+    if not servers:
+        return
+    for server in servers:
+        with suppress(OSError):
+            _close_to_new(server)
+    until = monotonic() + seconds
+    sleep(_SETTLE_SECONDS)  # what was taken last may not have begun
+    while _running.count > 0 and monotonic() < until:
+        sleep(_SETTLE_SECONDS / 2)
+
+
+def _development_servers() -> list[Any]:
+    basehttp = sys.modules.get("django.core.servers.basehttp")
+    if basehttp is None:
+        return []
+    # Django has it in a local variable only.
+    found = [each for each in gc.get_objects() if isinstance(each, basehttp.WSGIServer)]
+    return [server for server in found if server.socket.fileno() != -1]
+
+
+def _close_to_new(server: Any) -> None:
+    """Answer who has connected already, and let everybody else be refused."""
+    # Else it could wait for ever for one who is gone again.
+    server.socket.setblocking(False)
+    # It looks twice a second whether it should end, or when somebody comes.
+    ending = threading.Thread(target=server.shutdown, name="dbresilience-shutdown", daemon=True)
+    ending.start()
+    with suppress(OSError):
+        socket.create_connection(server.server_address[:2], timeout=_SETTLE_SECONDS).close()
+    ending.join(FINISH_SECONDS)
+    while select.select([server], [], [], 0)[0]:
+        server.handle_request()
+    server.server_close()
+
+
+def cancel_statements(pools: Iterable[Pool], seconds: float = CANCEL_SECONDS) -> None:
+    """Cancel what threads that end with the process have asked for, else the server would go on with it."""
+    if not capabilities.has_cancel_safe():
+        return  # the other way could hang; `client_check_seconds` does it, later
+    until = monotonic() + seconds
+    for pool in pools:
+        for lease in list(pool.leases):
+            connection = lease.connection
+            pgconn = connection.pgconn
+            left = until - monotonic()
+            if left <= 0:
+                return
+            if pgconn.status != ConnStatus.OK or pgconn.transaction_status != TransactionStatus.ACTIVE:
+                continue
+            with suppress(psycopg.Error):
+                connection.cancel_safe(timeout=left)

@@ -1,0 +1,1 @@
+"""What saving files does to connections, under every server that loads code anew."""
