@@ -7,7 +7,6 @@ reach into its neighbour. After an error the server skips what follows (PostgreS
 from __future__ import annotations
 
 from collections.abc import Generator
-from sys import exception
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -182,16 +181,18 @@ class Batch:
         if begins and answers[0].status not in _ANSWERED:
             raise psycopg.errors.error_from_result(answers[0], encoding=pgconn._encoding)
         for statement, result, seconds in zip(waiting, answers[begins:], durations[begins:], strict=False):
+            failure: psycopg.Error | None = None
             try:
                 statement.cursor.receive(result)
             except psycopg.Error as error:
+                failure = error
                 statement.cursor.note_error(error, statement.query)
                 self._note_failure(statement, error)
                 if commit and error.sqlstate is not None and is_session_lost(error):
                     mark(error, ROLLED_BACK)  # the server said so in its place, so it never came to COMMIT
                 raise
             finally:
-                self._note_duration(statement, seconds, lease)
+                self._note_duration(statement, seconds, lease, failure)
         if answers and answers[-1].status not in _ANSWERED:
             raise psycopg.errors.error_from_result(answers[-1], encoding=pgconn._encoding)
         for statement in waiting:
@@ -216,13 +217,15 @@ class Batch:
             error = error.__cause__ or error.__context__
         return False
 
-    def _note_duration(self, statement: Waiting, seconds: float, lease: Lease | None) -> None:
+    def _note_duration(
+        self, statement: Waiting, seconds: float, lease: Lease | None, failure: psycopg.Error | None
+    ) -> None:
         wait_seconds = 0.0
         if lease is not None:
             lease.seen_at = perf_counter()
             wait_seconds, lease.wait_seconds = lease.wait_seconds, 0.0
             if lease.pool.measures is not None:
-                lease.pool.measures.add_statement(statement.query, seconds, exception())
+                lease.pool.measures.add_statement(statement.query, seconds, failure)
         log = self.connection.slow_query_log
         if log is not None and seconds >= log.threshold_seconds:
             self._slow.append((statement, seconds, wait_seconds))

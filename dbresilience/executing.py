@@ -79,7 +79,7 @@ class LeasedCursorMixin(_Cursor):
         """
         if self.waits or getattr(self._conn, "batch", None) is not None:
             self._send_waiting(unless_joined_by=query)
-        started = perf_counter()
+        handled, started = exception(), perf_counter()
         traits = self._begin(query, started)
         try:
             super().execute(query, params, **kwargs)
@@ -90,7 +90,7 @@ class LeasedCursorMixin(_Cursor):
                 raise
         finally:
             if not self.waits:
-                self._ran(query, params, started)
+                self._ran(query, params, started, handled)
         if traits is not None and not self.waits:
             self.note_stored(traits)
         return self
@@ -98,7 +98,7 @@ class LeasedCursorMixin(_Cursor):
     def executemany(self, query: Any, params_seq: Any, **kwargs: Any) -> Any:
         """Execute as psycopg does; the whole batch is one entry of the slow-query log."""
         self._send_waiting()
-        started = perf_counter()
+        handled, started = exception(), perf_counter()
         traits = self._begin(query, started)
         try:
             super().executemany(query, params_seq, **kwargs)
@@ -108,7 +108,7 @@ class LeasedCursorMixin(_Cursor):
                 self.note_stored(traits)
             raise
         finally:
-            self._ran(query, None, started)
+            self._ran(query, None, started, handled)
         self.note_stored(traits)
 
     @contextmanager
@@ -165,8 +165,11 @@ class LeasedCursorMixin(_Cursor):
             if holder is not None and holder.thread is current_thread():
                 self._lease.cursor_closed()  # type: ignore[union-attr]  # it has a holder
 
-    def _ran(self, query: Any, params: Any, started: float) -> None:
-        """Log a slow statement. The wait for the connection belongs to the first of its lease."""
+    def _ran(self, query: Any, params: Any, started: float, handled: BaseException | None) -> None:
+        """Log a slow statement. The wait for the connection belongs to the first of its lease.
+
+        An exception that was being `handled` before it began is not its own.
+        """
         wait_seconds = 0.0
         ended = perf_counter()
         lease = self._lease
@@ -177,7 +180,8 @@ class LeasedCursorMixin(_Cursor):
             if self.is_measured:
                 self.is_measured = False
             elif lease.pool.measures is not None:
-                lease.pool.measures.add_statement(query, ended - started, exception())
+                error = None if (error := exception()) is handled else error
+                lease.pool.measures.add_statement(query, ended - started, error)
         if self._log is not None and ended - started >= self._log.threshold_seconds:
             self._log.report(self, query, params, ended - started, wait_seconds)
 

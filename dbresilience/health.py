@@ -41,7 +41,8 @@ def connect_briefly(arguments: Mapping[str, Any]) -> ResilientConnection:
     """Connect outside the pool, for one question, to a server that may be away."""
     # 2 seconds is the least libpq accepts. A black hole ends after 5 (in milliseconds),
     # so that the question in flight does not stay for ever.
-    brief = {"connect_timeout": 2, "tcp_user_timeout": 5000, "autocommit": True}
+    # And what is asked for ourselves is no slow query of the site.
+    brief = {"connect_timeout": 2, "tcp_user_timeout": 5000, "autocommit": True, "slow_query_log": None}
     return ResilientConnection.connect(**{**arguments, **brief})
 
 

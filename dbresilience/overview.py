@@ -95,14 +95,17 @@ def events(machine: Machine) -> list[dict[str, Any]]:
 
 
 def slow_queries(machine: Machine) -> list[dict[str, Any]]:
-    """Return the slow queries of the last hour, the newest first."""
-    found = [
-        {**query, "pid": process.about.pid}
-        for process in machine.processes
-        for query in process.file.slow_queries()
-        if machine.now - query["at"] <= 3600
-    ]
-    return sorted(found, key=lambda query: query["at"], reverse=True)
+    """Return the slow statements of the last hour that are still known, one entry for each place, the newest first."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    every = [query for process in machine.processes for query in process.file.slow_queries()]
+    for query in sorted(every, key=lambda query: query["at"]):
+        if machine.now - query["at"] > 3600:
+            continue
+        before = found.pop((query["call_site"], query["sql"]), {"count": 0, "seconds": 0.0})
+        query["count"] = before["count"] + 1
+        query["seconds"] = max(before["seconds"], query["seconds"])
+        found[query["call_site"], query["sql"]] = query
+    return list(reversed(found.values()))
 
 
 def _process(process: Process, now: float) -> dict[str, Any]:

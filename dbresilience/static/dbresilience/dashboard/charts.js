@@ -40,17 +40,19 @@ const CHARTS = [
   { title: "Hold time", about: "From having a connection to giving it back", format: duration, logarithmic: true, lines: percentilesOf("hold") },
 ];
 const ROWS_OF_TABLE = 12;
+// The last is drawn over the others.
 const MARKED = {
-  breaker_opened: "--dash-bad",
-  breaker_closed: "--dash-good",
+  process_began: "--dash-quiet",
+  process_ended: "--dash-quiet",
   pool_condemned: "--dash-third",
   pool_closed: "--dash-third",
   pool_paused: "--dash-second",
   pool_resumed: "--dash-good",
-  process_began: "--dash-quiet",
   process_killed: "--dash-bad",
-  process_ended: "--dash-quiet",
+  breaker_closed: "--dash-good",
+  breaker_opened: "--dash-bad",
 };
+const LEAST_SHOWN_SECONDS = 60;
 
 export class Charts {
   constructor(place) {
@@ -146,8 +148,8 @@ class Chart {
         y: about.logarithmic ? { distr: 3, range: rangeOfDurations } : { range: (plot, low, high) => [0, Math.max(high * 1.1, 1)] },
       },
       axes: [
-        { ...axis, space: 70, values: (plot, splits) => splits.map(clock) },
-        { ...axis, size: 58, values: (plot, splits) => splits.map((value) => (value === null ? "" : about.format(value))), ...(about.logarithmic ? { filter: decades } : {}) },
+        { ...axis, size: 30, space: 70, values: (plot, splits) => splits.map(briefly) },
+        { ...axis, size: 58, values: (plot, splits) => splits.map((value) => (value === null ? "" : about.format(value))), ...(about.logarithmic ? { splits: decades } : {}) },
       ],
       series: [
         {},
@@ -170,9 +172,11 @@ class Chart {
     };
   }
 
+  // A site that has just begun has no use for four empty minutes.
   range() {
     const last = this.columns.t.at(-1);
-    return [last - this.all.window, last];
+    const begun = this.columns.t[this.columns.max_size.findIndex((size) => size !== null)] ?? last;
+    return [Math.max(last - this.all.window, Math.min(begun, last - LEAST_SHOWN_SECONDS)), last];
   }
 
   shadeOutages(plot) {
@@ -180,22 +184,26 @@ class Chart {
     const step = this.all.window === 300 ? 1 : 10;
     const context = plot.ctx;
     context.save();
-    t.forEach((at, index) => {
-      if (!breaker[index]) return;
-      context.fillStyle = colour(breaker[index] === 2 ? "--dash-bad" : "--dash-second", 0.16);
-      const left = Math.max(plot.valToPos(at, "x", true), plot.bbox.left);
-      context.fillRect(left, plot.bbox.top, plot.valToPos(at + step, "x", true) - left + 0.5, plot.bbox.height);
-    });
+    for (let from = 0, to; from < t.length; from = to) {
+      for (to = from + 1; to < t.length && breaker[to] === breaker[from]; ) to++;
+      if (!breaker[from]) continue;
+      context.fillStyle = colour(breaker[from] === 2 ? "--dash-bad" : "--dash-second", 0.16);
+      const left = Math.max(plot.valToPos(t[from], "x", true), plot.bbox.left);
+      const right = Math.min(plot.valToPos(t[to - 1] + step, "x", true), plot.bbox.left + plot.bbox.width);
+      context.fillRect(left, plot.bbox.top, right - left, plot.bbox.height);
+    }
     context.restore();
   }
 
   markEvents(plot) {
     const context = plot.ctx;
     const [first, last] = this.range();
+    const order = Object.keys(MARKED);
+    const marks = this.all.events.filter((event) => event.event in MARKED && event.at >= first && event.at <= last);
+    marks.sort((one, other) => order.indexOf(one.event) - order.indexOf(other.event));
     context.save();
     context.lineWidth = devicePixelRatio;
-    for (const event of this.all.events) {
-      if (!(event.event in MARKED) || event.at < first || event.at > last) continue;
+    for (const event of marks) {
       const x = Math.round(plot.valToPos(event.at, "x", true));
       context.strokeStyle = context.fillStyle = colour(MARKED[event.event]);
       context.setLineDash([3 * devicePixelRatio, 3 * devicePixelRatio]);
@@ -253,12 +261,17 @@ class Chart {
 
 const clock = (at) => new Date(at * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 
+const briefly = (at) => (at % 60 ? clock(at) : clock(at).slice(0, 5));
+
 function rangeOfDurations(plot, low, high) {
   if (!(low > 0)) return [1e-4, 1];
   return [10 ** Math.floor(Math.log10(low)), 10 ** Math.ceil(Math.log10(Math.max(high, low * 10)))];
 }
 
-const decades = (plot, splits) => splits.map((value) => (Math.abs(Math.log10(value) - Math.round(Math.log10(value))) < 1e-6 ? value : null));
+function decades(plot, axis, low, high) {
+  const first = Math.round(Math.log10(low));
+  return Array.from({ length: Math.round(Math.log10(high)) - first + 1 }, (_, power) => 10 ** (first + power));
+}
 
 // The canvas knows neither variables nor light-dark().
 const probe = element("span", { class: "dash-hidden" });

@@ -80,11 +80,12 @@ export function showSlowQueries(table, { slow_queries: queries, at }) {
   const rows = queries.map((query) => [
     `${age(at - query.at)} ago`,
     duration(query.seconds),
+    String(query.count),
     [element("code", {}, [query.call_site])],
     query.path || "–",
     [element("code", { class: "dash-sql" }, [query.sql])],
   ]);
-  fill(table, ["when", "took", "call site", "request", "statement"], rows, "None.");
+  fill(table, ["last", "slowest", "times", "call site", "request", "statement"], rows, "None.");
 }
 
 function useOf(pool) {

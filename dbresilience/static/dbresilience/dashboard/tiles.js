@@ -13,7 +13,7 @@ export function showTiles(place, facts) {
     tile("Wait, p95", duration(minute.wait_seconds.p95), `p99 ${duration(minute.wait_seconds.p99)}`, minute.wait_seconds.p95 > 0.1 ? "warning" : "well"),
     tile("Query, p95", duration(minute.query_seconds.p95), `p99 ${duration(minute.query_seconds.p99)}`, "well"),
     tile("Hold, p95", duration(minute.hold_seconds.p95), `p99 ${duration(minute.hold_seconds.p99)}`, "well"),
-    tile("Refused", refused, `of ${minute.query_seconds.count} statements, ${minute.failed_total} failed`, refused ? "critical" : "well"),
+    tile("Refused", refused, `requests; ${minute.failed_total} statements failed`, refused ? "critical" : "well"),
   ];
   renew(place, tiles);
 }
