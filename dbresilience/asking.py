@@ -45,6 +45,11 @@ class SharedAnswer(Generic[Answer]):
         except FutureTimeoutError:
             return None
 
+    @property
+    def is_asking(self) -> bool:
+        """Whether the question is under way."""
+        return self._running is not None
+
     def _run(self, running: Future[Answer]) -> None:
         answer = self._ask()
         with self._lock:

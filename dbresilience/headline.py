@@ -50,8 +50,8 @@ def _away(machine: Machine, server: ServerSessions | None) -> Headline | None:
     if since is not None:
         # The refusals of the second in which it went away belong to it.
         refused = machine.since(since - 1.5).count("refused_total")
-        where = "" if len(those) == len(machine.there) else f" for {len(those)} of {_processes(len(machine.there))}"
-        text = f"The database is away{where} since {_age(machine.now - since)}: {_requests(refused)} refused."
+        where = "" if len(those) == len(machine.there) else f" from {len(those)} of {_processes(len(machine.there))}"
+        text = f"The database has been away{where} for {_age(machine.now - since)}: {_requests(refused)} refused."
         return Headline("critical", text, AWAY)
     if server is not None and server.is_away and server.state not in ("server_full", "pooler_full"):
         if (
@@ -70,7 +70,7 @@ def _paused(machine: Machine, server: ServerSessions | None) -> Headline | None:
         return None
     since = machine.now - min(process.trouble_since or machine.now for process in those)
     return Headline(
-        "warning", f"Paused by an operator since {_age(since)}: {_requests(machine.pool.waiting)} waiting.", SATURATED
+        "warning", f"Paused by an operator for {_age(since)} now: {_requests(machine.pool.waiting)} waiting.", SATURATED
     )
 
 
@@ -108,7 +108,7 @@ def _refusing(machine: Machine, server: ServerSessions | None) -> Headline | Non
                 if event["event"] == "breaker_closed"), default=0.0)  # fmt: skip
     ago = machine.now - back
     if 0 <= ago <= BACK_SECONDS:
-        return Headline("warning", f"The database is back since {_age(ago)}: {_requests(refused)} refused before.")
+        return Headline("warning", f"The database came back {_age(ago)} ago: {_requests(refused)} refused before.")
     return Headline("warning", f"{_requests(refused)} refused in the last minute.")
 
 

@@ -81,7 +81,7 @@ async function ask() {
     failingSince ??= Date.now();
     const seconds = Math.round((Date.now() - failingSince) / 1000);
     const isOurs = error.message.endsWith(".") && error.name === "Error";
-    showHeadline({ level: "critical", text: isOurs ? error.message : `The site does not answer since ${seconds} s.` });
+    showHeadline({ level: "critical", text: isOurs ? error.message : `The site has not answered for ${seconds} s.` });
   }
   clearTimeout(timer);
   timer = setTimeout(ask, document.hidden ? HIDDEN_EVERY_MS : EVERY_MS);
