@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from django.contrib.auth.models import Permission, User
 from django.core import signing
 from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 
 from dbresilience import get_database_resources
 from dbresilience.contrib.dashboard import access, outage_pass
@@ -38,15 +40,18 @@ def browser(operator: User) -> Client:
     return client
 
 
-@pytest.fixture
-def away(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+MAY_SEE = "dbresilience.contrib.dashboard.pages.DashboardAdmin._may_see"
+
+
+@contextmanager
+def away() -> Iterator[None]:
     """As if the database could not be asked who somebody is; that it really is away is tested in tests/browser."""
 
     def refuse(*args: Any) -> bool:
         raise DatabaseUnavailable("away", retry_after_seconds=1)
 
-    with monkeypatch.context() as patch:
-        patch.setattr("dbresilience.contrib.dashboard.pages.DashboardAdmin._may_see", refuse)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MAY_SEE, refuse)
         yield
 
 
@@ -119,46 +124,29 @@ def test_the_pass_is_for_this_page_and_no_script(browser: Client) -> None:
     assert "operator" not in str(signing.loads(cookie.value, salt=outage_pass._SALT))
 
 
-def test_who_has_seen_it_goes_on_seeing_it_while_the_database_is_away(browser: Client, away: None) -> None:
-    """The figures, and the page anew; neither logs them out."""
-    assert browser.get(DATA).status_code == 503
+def test_without_a_pass_an_outage_is_one(browser: Client) -> None:
+    with away():
+        assert browser.get(DATA).status_code == 503
+        assert browser.get(PAGE).status_code == 503
 
 
-def test_with_a_pass(browser: Client, operator: User, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_has_seen_it_goes_on_seeing_it_while_the_database_is_away(browser: Client, operator: User) -> None:
+    """The figures, and the page anew, without a query and without being logged out. Then the database counts again."""
     browser.get(PAGE)
     session = browser.cookies[settings.SESSION_COOKIE_NAME].value
-
-    def refuse(*args: Any) -> bool:
-        raise DatabaseUnavailable("away", retry_after_seconds=1)
-
-    with monkeypatch.context() as patch:
-        patch.setattr("dbresilience.contrib.dashboard.pages.DashboardAdmin._may_see", refuse)
-        with CaptureNothing():
-            facts = browser.get(DATA)
-            page = browser.get(PAGE)
-        assert (facts.status_code, facts.json()["by_pass"]) == (200, True)
-        assert page.status_code == 200
-        assert b"data-headline" in page.content
-        assert b"operator" not in page.content
-        assert browser.cookies[settings.SESSION_COOKIE_NAME].value == session
-        assert browser.get("/admin/").status_code == 200  # the database is there for everything else
+    with away(), CaptureQueriesContext(connection) as asked:
+        facts, page = browser.get(DATA), browser.get(PAGE)
+    assert asked.captured_queries == []
+    assert (facts.status_code, facts.json()["by_pass"]) == (200, True)
+    assert page.status_code == 200
+    assert b"data-headline" in page.content
+    assert b"operator" not in page.content
+    assert browser.cookies[settings.SESSION_COOKIE_NAME].value == session
 
     operator.user_permissions.clear()
     refused = browser.get(DATA)
     assert refused.status_code == 403  # the pass counts for nothing while the database can be asked
     assert browser.cookies[COOKIE].value == ""
-
-
-class CaptureNothing:
-    """No query is asked within."""
-
-    def __enter__(self) -> None:
-        self._before = len(connection.queries_log)
-        connection.force_debug_cursor = True
-
-    def __exit__(self, *exception: object) -> None:
-        connection.force_debug_cursor = False
-        assert len(connection.queries_log) == self._before
 
 
 @pytest.mark.parametrize("what", ["tampered", "expired", "another session", "logged out", "another's signature"])
@@ -175,13 +163,9 @@ def test_a_pass_that_is_not_theirs_is_refused(browser: Client, monkeypatch: pyte
         browser.post("/admin/logout/")
     else:
         browser.cookies[COOKIE] = signing.dumps(signing.loads(given, salt=outage_pass._SALT), salt="another")
-
-    def refuse(*args: Any) -> bool:
-        raise DatabaseUnavailable("away", retry_after_seconds=1)
-
-    monkeypatch.setattr("dbresilience.contrib.dashboard.pages.DashboardAdmin._may_see", refuse)
-    assert browser.get(DATA).status_code == 503
-    assert browser.get(PAGE).status_code == 503
+    with away():
+        assert browser.get(DATA).status_code == 503
+        assert browser.get(PAGE).status_code == 503
 
 
 def test_a_mistake_of_ours_is_not_taken_for_an_outage(browser: Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +174,7 @@ def test_a_mistake_of_ours_is_not_taken_for_an_outage(browser: Client, monkeypat
     def fail(*args: Any) -> bool:
         raise TypeError("a mistake")
 
-    monkeypatch.setattr("dbresilience.contrib.dashboard.pages.DashboardAdmin._may_see", fail)
+    monkeypatch.setattr(MAY_SEE, fail)
     assert browser.get(DATA).status_code == 500
 
 
@@ -206,7 +190,7 @@ def test_a_database_that_answers_late_is_asked_no_longer_than_half_a_second(
         return True
 
     monkeypatch.setattr(access, "LONGEST_LOOK_SECONDS", 0.2)
-    monkeypatch.setattr("dbresilience.contrib.dashboard.pages.DashboardAdmin._may_see", ask_long)
+    monkeypatch.setattr(MAY_SEE, ask_long)
     assert browser.get(DATA).json()["by_pass"] is True
 
 

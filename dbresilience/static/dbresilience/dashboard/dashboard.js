@@ -8,7 +8,7 @@ const EVERY_MS = 1000;
 const HIDDEN_EVERY_MS = 5000;
 const GIVE_UP_MS = 4000;
 const MARKS = { well: "✓", warning: "!", critical: "✕", unknown: "…" };
-const ANNOUNCE_AGAIN_MS = 30_000;
+const ANNOUNCE_AGAIN_MS = 5000;
 
 const root = document.querySelector("[data-dashboard]");
 const find = (name) => root.querySelector(`[data-${name}]`);
