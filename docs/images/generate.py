@@ -78,8 +78,10 @@ def main() -> None:
         url = postgres.url(DATABASE)
         manage("migrate", "--verbosity=0", database_url=url)
         manage("shell", "-c", DEMO_USER, database_url=url)
-        options = "pool_max_size=3&slow_query_seconds=0.3"
-        with Site(f"{url}?{options}", WEB_CONCURRENCY="2", CHAT_RATE="100000/min") as site, people(site, 6):
+        with (
+            Site(f"{url}?pool_max_size=3&application_name=chat", WEB_CONCURRENCY="2", CHAT_RATE="100000/min") as site,
+            people(site, 6),
+        ):
             wide = open_dashboard(browser, site, WIDE, "light")
             dark = open_dashboard(browser, site, WIDE, "dark")
             narrow = open_dashboard(browser, site, NARROW, "dark")

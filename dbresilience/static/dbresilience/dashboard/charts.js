@@ -141,6 +141,7 @@ class Chart {
     return {
       width: this.canvas.clientWidth || 300,
       height: 190,
+      padding: [10, 24, 0, 0],
       legend: { show: false },
       cursor: { sync: { key: "dashboard" }, drag: { setScale: false, x: false, y: false }, points: { size: 6 } },
       scales: {

@@ -28,15 +28,15 @@ export function showProcesses(table, { processes, at }) {
       gone ? "" : String(pool.idle),
       gone ? "" : String(pool.waiting),
       gone ? "" : BREAKER[pool.breaker],
+      String(minute.refused_total + minute.too_slow_total),
       percentiles(minute.wait_seconds),
       percentiles(minute.hold_seconds),
       percentiles(minute.query_seconds),
-      String(minute.refused_total + minute.too_slow_total),
     ];
     row.attributes = { "data-state": each.state, "data-breaker": pool.breaker };
     return row;
   });
-  const headings = ["process", "state", "in use", "idle", "waiting", "breaker", "wait p50 / p95 / p99", "hold", "query", "refused"];
+  const headings = ["process", "state", "in use", "idle", "waiting", "breaker", "refused", "wait p50 / p95 / p99", "hold", "query"];
   fill(table, headings, rows, "No process has used this database within the last hour.");
 }
 
