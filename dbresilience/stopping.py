@@ -32,7 +32,8 @@ FINISH_SECONDS = 1.0
 """How long a save waits for requests that run; longer ones, such as streams, are broken off."""
 CANCEL_SECONDS = 0.5
 """Longest time for cancelling all that runs when the process ends."""
-_SETTLE_SECONDS = 0.02
+_LOOK_SECONDS = 0.01
+_ARRIVAL_SECONDS = 0.2
 
 
 class _Running:
@@ -80,10 +81,17 @@ def finish_requests(seconds: float = FINISH_SECONDS) -> None:
     for server in servers:
         with suppress(OSError):
             _close_to_new(server)
-    until = monotonic() + seconds
-    sleep(_SETTLE_SECONDS)  # what was taken last may not have begun
-    while _running.count > 0 and monotonic() < until:
-        sleep(_SETTLE_SECONDS / 2)
+    began = monotonic()
+    while _is_at_work(monotonic() - began) and monotonic() - began < seconds:
+        sleep(_LOOK_SECONDS)
+
+
+def _is_at_work(seconds: float) -> bool:
+    """Whether a request runs, or, in the first moment, a thread that may be about to begin with one."""
+    if _running.count > 0:
+        return True
+    threads = [each for each in threading.enumerate() if "process_request_thread" in each.name]
+    return bool(threads) and seconds < _ARRIVAL_SECONDS  # later they wait for a browser that keeps its connection
 
 
 def _development_servers() -> list[Any]:
@@ -103,7 +111,7 @@ def _close_to_new(server: Any) -> None:
     ending = threading.Thread(target=server.shutdown, name="dbresilience-shutdown", daemon=True)
     ending.start()
     with suppress(OSError):
-        socket.create_connection(server.server_address[:2], timeout=_SETTLE_SECONDS).close()
+        socket.create_connection(server.server_address[:2], timeout=_LOOK_SECONDS).close()
     ending.join(FINISH_SECONDS)
     while select.select([server], [], [], 0)[0]:
         server.handle_request()
