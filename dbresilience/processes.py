@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from time import time
+from typing import Any
 
 from .history_file import BREAKER, GAUGES, About, HistoryFile, Sample, history_files
 from .intervals import NOTHING, Interval, between, together
@@ -69,7 +70,7 @@ class Process:
         """Its pool's numbers; all zero once it has ended."""
         if self.newest is None or not self.is_there:
             return PoolSnapshot(self.about.alias)
-        gauges = dict(zip(GAUGES, self.newest.gauges, strict=True))
+        gauges: dict[str, Any] = dict(zip(GAUGES, self.newest.gauges, strict=True))
         breaker = BREAKER[gauges.pop("breaker")]
         return PoolSnapshot(self.about.alias, breaker=breaker, **gauges)
 
