@@ -109,7 +109,7 @@ def test_it_can_be_read_without_its_colours_and_charts(dashboard: Page, browser_
     dashboard.get_by_label("1 hour").focus()
     dashboard.keyboard.press("Space")
     expect(dashboard.get_by_label("1 hour")).to_be_checked()
-    process = dashboard.get_by_label("Process")
+    process = dashboard.get_by_role("combobox", name="Process")
     process.select_option(index=1)
     expect(process).not_to_have_value("")
     expect(headline(dashboard)).to_have_attribute("data-level", "well")
