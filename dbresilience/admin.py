@@ -7,4 +7,5 @@ from django.contrib import admin
 from .contrib.dashboard.pages import DashboardAdmin
 from .models import Dashboard
 
-admin.site.register(Dashboard, DashboardAdmin)
+if not admin.site.is_registered(Dashboard):  # this module may be executed again
+    admin.site.register(Dashboard, DashboardAdmin)

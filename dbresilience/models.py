@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from django.db import models
 
+from .process import keep
+
 
 class Dashboard(models.Model):
     """Brings the permission ``dbresilience.view_dashboard``; there are no objects of it."""
@@ -17,3 +19,6 @@ class Dashboard(models.Model):
 
     def __str__(self) -> str:
         return self.alias
+
+
+keep(globals(), "Dashboard")
