@@ -17,7 +17,7 @@ class DbresilienceConfig(AppConfig):
 
     def ready(self) -> None:
         """Read every alias's options now, so that a mistake stops the start, not a request."""
-        from . import checks, deadlines, logs, reporting, scraping, stopping, unavailable, warmup
+        from . import checks, deadlines, history, logs, reporting, scraping, stopping, unavailable, warmup
         from .connecting import ConnectingMixin
         from .hosts import check_hosts
 
@@ -27,6 +27,7 @@ class DbresilienceConfig(AppConfig):
                 check_hosts(alias, given)
         checks.register_all()
         logs.connect_receivers()
+        history.install()
         scraping.install()
         reporting.install()
         unavailable.install()

@@ -6,14 +6,12 @@ second at most.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
-from time import monotonic, perf_counter
+from time import perf_counter
 from typing import Any
 
+from .asking import SharedAnswer
 from .connection import ResilientConnection
 from .deadlines import deadline
 from .errors import classify
@@ -39,46 +37,32 @@ class DatabaseHealth:
     state: str
 
 
+def connect_briefly(arguments: Mapping[str, Any]) -> ResilientConnection:
+    """Connect outside the pool, for one question, to a server that may be away."""
+    # 2 seconds is the least libpq accepts. A black hole ends after 5 (in milliseconds),
+    # so that the question in flight does not stay for ever.
+    # And what is asked for ourselves is no slow query of the site.
+    brief = {"connect_timeout": 2, "tcp_user_timeout": 5000, "autocommit": True, "slow_query_log": None}
+    return ResilientConnection.connect(**{**arguments, **brief})
+
+
 class HealthProbe:
     """Checks one server; many may ask, one check runs."""
 
     def __init__(self, connect_arguments: Callable[[], Mapping[str, Any]]) -> None:
         self._connect_arguments = connect_arguments
-        self._lock = threading.Lock()
-        self._running: Future[DatabaseHealth] | None = None
-        self._last: DatabaseHealth | None = None
-        self._last_at = 0.0
+        self._answer = SharedAnswer(self._ask, memory_seconds=MEMORY_SECONDS, name="dbresilience-health")
 
     def check(self, *, timeout_seconds: float) -> DatabaseHealth:
         """Return the state, at most `MEMORY_SECONDS` old, within `timeout_seconds`."""
-        with self._lock:
-            if self._last is not None and monotonic() - self._last_at < MEMORY_SECONDS:
-                return self._last
-            running = self._running
-            if running is None:
-                running = Future()
-                threading.Thread(target=self._run, args=(running,), name="dbresilience-health", daemon=True).start()
-                self._running = running
-        try:
-            return running.result(timeout=timeout_seconds)
-        except FutureTimeoutError:
-            return DatabaseHealth(healthy=False, latency_ms=None, state="timeout")
-
-    def _run(self, running: Future[DatabaseHealth]) -> None:
-        health = self._ask()
-        with self._lock:
-            self._last, self._last_at, self._running = health, monotonic(), None
-        running.set_result(health)
+        health = self._answer.get(timeout_seconds=timeout_seconds)
+        return health or DatabaseHealth(healthy=False, latency_ms=None, state="timeout")
 
     def _ask(self) -> DatabaseHealth:
         started: float | None = None
         try:
-            arguments = dict(self._connect_arguments())
-            # 2 seconds is the least libpq accepts. A black hole ends after 5 (in milliseconds),
-            # so that the check in flight does not stay for ever.
-            arguments |= {"connect_timeout": 2, "tcp_user_timeout": 5000, "autocommit": True}
             # A frozen server would keep the check for ever, also when another has taken over its address.
-            with ResilientConnection.connect(**arguments) as connection, deadline(LONGEST_CHECK_SECONDS):
+            with connect_briefly(self._connect_arguments()) as connection, deadline(LONGEST_CHECK_SECONDS):
                 started = perf_counter()
                 connection.execute("SELECT 1")
                 latency_ms = (perf_counter() - started) * 1000

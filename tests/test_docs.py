@@ -29,7 +29,7 @@ PAGES = sorted([*BASE_DIR.glob("*.md"), *(BASE_DIR / "docs").rglob("*.md"), *(BA
 TESTED = re.compile(r"<!-- tested(?:: (?P<says>.+?))? -->\n```bash\n(?P<command>.+?)```", re.DOTALL)
 CODE = re.compile(r"^( *)```python\n(.+?)^ *```", re.DOTALL | re.MULTILINE)
 URLS = sorted({url for page in PAGES for url in re.findall(r"DATABASE_URL=(postgresql://[^\s`]+)", page.read_text())})
-ORDERS = re.compile(r"manage\.py dbresilience ((?:doctor|pause|resume|recycle)(?: --[\w-]+(?: \d+)?)*)")
+ORDERS = re.compile(r"manage\.py dbresilience ((?:doctor|pause|resume|recycle|status|watch)(?: --[\w-]+(?: \d+)?)*)")
 COMMANDS = sorted({order for page in PAGES for order in ORDERS.findall(page.read_text())})
 # Read by others than us, or only by the tests.
 NOT_SETTINGS = {"DJANGO_SETTINGS_MODULE", "PYTHONUNBUFFERED"}

@@ -47,6 +47,7 @@ def test_the_ground_floor_imports_nothing_of_ours() -> None:
 
 def test_faces_read_snapshots_and_signals() -> None:
     """What shows the state of the pool does not reach into it."""
+    recorded = {"history_file", "intervals", "operators", "processes", "percentiles", "snapshot"}
     faces = {
         "logs": {"signals", "connection", "slow_queries"},
         "probes": {"health", "readiness", "resources"},
@@ -60,6 +61,18 @@ def test_faces_read_snapshots_and_signals() -> None:
         "scraping": {"__version__", "metrics", "telemetry"},
         "contrib/toolbar": {"signals", "slow_queries", "watching", "contrib.toolbar_stats"},
         "contrib/toolbar_stats": {"measures", "slow_queries", "watching"},
+        "history": {"happenings", "history_file", "measures", "operators", "percentiles", "reporting", "resources",
+                    "signals", "slow_queries", "snapshot"},
+        "happenings": {"errors"},
+        "processes": recorded,
+        "series": recorded,
+        "headline": {"processes", "server_sessions"},
+        "overview": {*recorded, "headline", "resources", "server_sessions"},
+        "status_text": {"headline"},
+        "live_view": {"status_text"},
+        "contrib/dashboard/pages": {"access", "operators", "outage_pass", "overview", "resources", "series"},
+        "contrib/dashboard/access": {"deadline", "errors", "outage_pass"},
+        "contrib/dashboard/outage_pass": set(),
     }  # fmt: skip
     for name, allowed in faces.items():
         assert imports_of(PACKAGE / f"{name}.py") <= allowed, name

@@ -145,7 +145,7 @@ def test_a_server_that_freezes_during_a_check_does_not_keep_it(
     resources = make_wrapper(url=proxy.url(database_url)).resources
     proxy.cut_when(lambda message: message.sql == "SELECT 1", after=SEEN, how="swallow")
     assert resources.health(timeout_seconds=0.2).state == "timeout"
-    wait_until(lambda: resources.probe._running is None, timeout_seconds=3, what="the end of the check")
+    wait_until(lambda: not resources.probe._answer.is_asking, timeout_seconds=3, what="the end of the check")
     assert not resources.health().healthy
     time.sleep(MEMORY_SECONDS + 0.1)
     assert resources.health().healthy

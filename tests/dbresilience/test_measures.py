@@ -55,6 +55,23 @@ def test_each_lease_and_statement_is_measured_once(heard: list[Drained], make_wr
     assert of(wrapper.alias, heard) == found
 
 
+@pytest.mark.parametrize("together", [False, True])
+def test_an_error_that_is_being_handled_is_not_the_statements_own(
+    heard: list[Drained], make_wrapper: MakeWrapper, together: bool
+) -> None:
+    """Django reads every session within an `except AttributeError`."""
+    wrapper = make_wrapper()
+    create_tables(wrapper)
+    try:
+        raise AttributeError
+    except AttributeError:
+        if together:
+            gather(owners(wrapper).all(), owners(wrapper).count, using=wrapper.alias)
+        else:
+            run(wrapper, "SELECT 2")
+    assert {error for _, _, error in of(wrapper.alias, heard).statements} == {None}
+
+
 def test_statements_that_travel_together_are_measured_each(heard: list[Drained], make_wrapper: MakeWrapper) -> None:
     wrapper = make_wrapper()
     create_tables(wrapper)

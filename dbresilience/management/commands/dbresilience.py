@@ -1,11 +1,13 @@
-"""`manage.py dbresilience`: a look at settings and server, and orders to all processes of this machine."""
+"""`manage.py dbresilience`: how every process is, the doctor, and orders to all processes of this machine."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
+import sys
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from time import monotonic, sleep, time
 from typing import Any
@@ -18,10 +20,14 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from dbresilience import activity, get_database_resources
 from dbresilience.activity import Activity
 from dbresilience.consulting import add_doctor, carry_out
+from dbresilience.headline import AWAY, UNUSABLE
+from dbresilience.live_view import each_second, watch
 from dbresilience.operators import LONGEST_PAUSE_SECONDS, LOOK_SECONDS, OrderFile, OrdersUnusable
+from dbresilience.overview import overview
 from dbresilience.resources import DatabaseResources, OtherEngine
+from dbresilience.status_text import status_lines
 
-STILL_AT_WORK, UNUSABLE, AWAY = 1, 2, 3
+STILL_AT_WORK = 1
 HEARING_SECONDS = LOOK_SECONDS * 1.2
 """Until every process that is asked something has looked."""
 
@@ -30,6 +36,8 @@ UNHEARD = (
     "Nobody has heard it yet: idle processes hear it with their next request. "
     "If the site is being asked, check the user, TMPDIR and runtime_folder."
 )
+
+UNSEEN = "If the site is running, check the user, TMPDIR and runtime_folder, and that INSTALLED_APPS has dbresilience."
 
 
 def _heard(processes: int) -> str:
@@ -52,7 +60,7 @@ def _seconds(*, least: float) -> Callable[[str], float]:
 class Command(BaseCommand):
     """Orders of an operator."""
 
-    help = "Consult the doctor; pause, resume or recycle the connections of every process of this user on this machine."
+    help = "Show, examine, pause, resume or recycle the connections of every process of this user on this machine."
     requires_system_checks = ()
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -74,7 +82,15 @@ class Command(BaseCommand):
         )  # fmt: skip
         resume = orders.add_parser("resume", help="end the pause")
         recycle = orders.add_parser("recycle", help="replace every connection, used ones when they are given back")
-        for each in (add_doctor(orders), pause, resume, recycle):
+        status = orders.add_parser(
+            "status",
+            help="show every process of this user on this machine, and the worst thing",
+            description="Exit codes: 0 well; 1 requests wait for a full pool, were refused just now, or are paused; "
+            "2 a wrong argument or setting, or no process has used the database within the last hour; "
+            "3 the database is away.",
+        )
+        watch = orders.add_parser("watch", help="show the same once a second, until Ctrl-C")
+        for each in (add_doctor(orders), pause, resume, recycle, status, watch):
             each.add_argument(
                 "--database", default=DEFAULT_DB_ALIAS, choices=tuple(connections), help="its alias (default: default)"
             )
@@ -182,6 +198,30 @@ class Command(BaseCommand):
             f"{text} {_heard(heard_by)}{'' if heard_by else f' {UNHEARD}'}",
             {"order": "recycle", "database": resources.alias, "heard_by": heard_by},
         )
+
+    def _status(self, resources: DatabaseResources, file: OrderFile, **_: Any) -> None:
+        found = overview(resources)
+        facts = found.facts()
+        if not facts["processes"]:
+            text = f"No process has used {resources.alias!r} within the last hour. {UNSEEN}"
+            self._fail(text, AWAY if found.headline.code == AWAY else UNUSABLE, facts)
+        self._done("\n".join(status_lines(facts, width=shutil.get_terminal_size((120, 24)).columns)), facts)
+        if found.headline.code:
+            sys.exit(found.headline.code)
+
+    def _watch(self, resources: DatabaseResources, file: OrderFile, **_: Any) -> None:
+        look = lambda: overview(resources).facts()  # noqa: E731
+        with suppress(KeyboardInterrupt, BrokenPipeError):
+            if self._json:
+                for facts in each_second(look):
+                    self.stdout.write(json.dumps(facts))
+                    self.stdout.flush()
+            if not sys.stdout.isatty():
+                raise CommandError(
+                    "watch draws on a terminal, and standard output is none: use status, or watch --json.",
+                    returncode=UNUSABLE,
+                )
+            watch(look, sys.stdout)
 
     def _say(self, text: str) -> None:
         if not self._json:

@@ -1,0 +1,1 @@
+"""The dashboard in Django admin: what whoever is on call looks at."""

@@ -1,0 +1,201 @@
+"""The worst thing about the database in one sentence, for whoever has five seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .processes import Machine, Process
+from .server_sessions import ServerSessions
+
+WELL, SATURATED, UNUSABLE, AWAY = 0, 1, 2, 3
+"""Exit codes of `manage.py dbresilience status`; the same numbers as those of its other orders."""
+
+BACK_SECONDS = 60.0
+"""How long an outage that is over stays in the headline."""
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """What to look at first.
+
+    Attributes:
+        level: ``critical``, ``warning`` or ``well``.
+        text: one or two sentences.
+        code: ``AWAY``, ``SATURATED`` (or refusing, or paused) or ``WELL``.
+    """
+
+    level: str
+    text: str
+    code: int = WELL
+
+
+def headline(machine: Machine, server: ServerSessions | None = None) -> Headline:
+    """Return the worst thing.
+
+    Args:
+        machine: the processes.
+        server: what the server says of itself, if it was asked.
+    """
+    for find in _FROM_WORST:
+        found = find(machine, server)
+        if found is not None:
+            return found
+    return _well(machine)
+
+
+def _away(machine: Machine, server: ServerSessions | None) -> Headline | None:
+    those = [process for process in machine.there if process.pool.breaker == "open"]
+    since = min((process.trouble_since or machine.now for process in those), default=None)
+    if since is not None:
+        # The refusals of the second in which it went away belong to it.
+        refused = machine.since(since - 1.5).count("refused_total")
+        where = "" if len(those) == len(machine.there) else f" from {len(those)} of {_processes(len(machine.there))}"
+        text = f"The database has been away{where} for {_age(machine.now - since)}: {_requests(refused)} refused."
+        return Headline("critical", text, AWAY)
+    if server is not None and server.is_away and server.state not in ("server_full", "pooler_full"):
+        if (
+            server.state == "timeout"
+            and machine.minute.count_of("query")
+            and not machine.since(machine.now - 5).count("refused_total")
+        ):
+            return None  # those who ask it get answers; it is only slow
+        return Headline("critical", f"The database does not answer ({server.state}).", AWAY)
+    return None
+
+
+def _paused(machine: Machine, server: ServerSessions | None) -> Headline | None:
+    those = [process for process in machine.there if process.pool.breaker == "paused"]
+    if not those:
+        return None
+    since = machine.now - min(process.trouble_since or machine.now for process in those)
+    return Headline(
+        "warning", f"Paused by an operator for {_age(since)} now: {_requests(machine.pool.waiting)} waiting.", SATURATED
+    )
+
+
+def _server_full(machine: Machine, server: ServerSessions | None) -> Headline | None:
+    refused = machine.since(machine.now - 10).count("server_full_total")
+    if not refused and (server is None or server.state not in ("server_full", "pooler_full")):
+        return None
+    return Headline("critical", "The server is full: it takes no more connections.", SATURATED)
+
+
+def _pool_full(machine: Machine, server: ServerSessions | None) -> Headline | None:
+    full = [process for process in machine.there if _is_full(process)]
+    waiting = sum(process.pool.waiting for process in full)
+    timed_out = machine.since(machine.now - 10).count("timed_out_total")
+    if not waiting and not timed_out:
+        return None
+    p99 = machine.minute.percentiles("wait").p99
+    slow = "" if p99 is None else f", p99 of the wait {seconds_text(p99)}"
+    if waiting:
+        where = "Pool full" if len(machine.there) == 1 else f"{len(full)} of {len(machine.there)} pools full"
+        gave_up = f", {timed_out} gave up" if timed_out else ""
+        return Headline("critical", f"{where}: {_requests(waiting)} waiting{slow}{gave_up}.", SATURATED)
+    return Headline("warning", f"Pools were full: {_requests(timed_out)} gave up waiting{slow}.", SATURATED)
+
+
+def _refusing(machine: Machine, server: ServerSessions | None) -> Headline | None:
+    recent, minute = machine.since(machine.now - 5), machine.minute
+    refused, slow = recent.count("refused_total"), recent.count("too_slow_total")
+    if refused or slow:
+        return Headline("critical", f"{_requests(refused + slow)} refused in the last 5 s.", SATURATED)
+    refused = minute.count("refused_total") + minute.count("too_slow_total")
+    if not refused:
+        return None
+    back = max((event["at"] for process in machine.processes for event in process.file.events()
+                if event["event"] == "breaker_closed"), default=0.0)  # fmt: skip
+    ago = machine.now - back
+    if 0 <= ago <= BACK_SECONDS:
+        return Headline("warning", f"The database came back {_age(ago)} ago: {_requests(refused)} refused before.")
+    return Headline("warning", f"{_requests(refused)} refused in the last minute.")
+
+
+def _silent(machine: Machine, server: ServerSessions | None) -> Headline | None:
+    those = [process for process in machine.there if process.state == "silent"]
+    if not those:
+        return None
+    named = ", ".join(f"{process.about.what} ({process.about.pid})" for process in those[:3])
+    return Headline("warning", f"Not heard of for a while: {named}.", SATURATED)
+
+
+def _too_many(machine: Machine, server: ServerSessions | None) -> Headline | None:
+    if server is None or server.is_away or machine.pool.max_size <= server.available:
+        return None
+    return Headline(
+        "warning",
+        f"The pools of this machine may open {machine.pool.max_size} connections; "
+        f"the server takes {server.available}. Lower max_size, or raise max_connections.",
+    )
+
+
+def _killed(machine: Machine, server: ServerSessions | None) -> Headline | None:
+    killed = [each for each in machine.processes if each.state == "killed"]
+    those = [each for each in killed if machine.now - (each.ended_at or 0) <= BACK_SECONDS]
+    if not those:
+        return None
+    named = ", ".join(f"{process.about.what} ({process.about.pid})" for process in those[:3])
+    return Headline("warning", f"Ended without a word in the last minute: {named}.")
+
+
+def _slow(machine: Machine, server: ServerSessions | None) -> Headline | None:
+    recent = [
+        query for process in machine.processes for query in process.file.slow_queries()
+        if machine.now - query["at"] <= BACK_SECONDS
+    ]  # fmt: skip
+    if not recent:
+        return None
+    worst = max(recent, key=lambda query: query["seconds"])
+    count = machine.minute.count("slow_queries_total")
+    return Headline(
+        "warning",
+        f"{count} slow quer{'y' if count == 1 else 'ies'} in the last minute, "
+        f"the slowest {seconds_text(worst['seconds'])} at {worst['call_site']}.",
+    )
+
+
+_FROM_WORST: tuple[Callable[[Machine, ServerSessions | None], Headline | None], ...] = (
+    _away,
+    _server_full,
+    _pool_full,
+    _paused,
+    _refusing,
+    _silent,
+    _too_many,
+    _killed,
+    _slow,
+)
+
+
+def _well(machine: Machine) -> Headline:
+    pool = machine.pool
+    if not machine.there:
+        return Headline("well", "No process of this machine uses the database at the moment.")
+    text = f"All is well: {_processes(len(machine.there))}, {pool.in_use} of {pool.max_size} connections in use."
+    return Headline("well", text)
+
+
+def _is_full(process: Process) -> bool:
+    return process.pool.waiting > 0 and process.pool.in_use >= process.pool.max_size
+
+
+def _age(seconds: float) -> str:
+    return f"{max(seconds, 0):.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def seconds_text(seconds: float | None) -> str:
+    """Write a duration with the unit that suits it, as ``1.2 s`` or ``35 ms``."""
+    if seconds is None:
+        return "–"
+    if seconds >= 0.9995:
+        return f"{seconds:.1f} s"
+    return f"{seconds * 1000:.0f} ms" if seconds >= 0.0095 else f"{seconds * 1000:.2g} ms"
+
+
+def _requests(count: int) -> str:
+    return f"{count} request{'' if count == 1 else 's'}"
+
+
+def _processes(count: int) -> str:
+    return f"{count} process{'' if count == 1 else 'es'}"

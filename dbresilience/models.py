@@ -1,0 +1,24 @@
+"""No table: only the name under which Django admin lists the dashboard and grants the permission to see it."""
+
+from __future__ import annotations
+
+from django.db import models
+
+from .process import keep
+
+
+class Dashboard(models.Model):
+    """Brings the permission ``dbresilience.view_dashboard``; there are no objects of it."""
+
+    alias: models.TextField[str, str] = models.TextField(primary_key=True)
+
+    class Meta:
+        managed = False
+        default_permissions = ("view",)
+        verbose_name = verbose_name_plural = "dashboard"
+
+    def __str__(self) -> str:
+        return self.alias
+
+
+keep(globals(), "Dashboard")

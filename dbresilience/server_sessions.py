@@ -1,0 +1,116 @@
+"""What the server says of its sessions: whose they are, by application name, and how many more it takes.
+
+Asked outside the pool, so that a full pool can be looked into, one question at a time however many look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from .asking import SharedAnswer
+from .deadlines import deadline
+from .errors import classify
+from .health import connect_briefly
+from .meanings import CANNOT_CONNECT, CONNECTION_LOST
+
+if TYPE_CHECKING:
+    from .resources import DatabaseResources
+
+MEMORY_SECONDS = 1.0
+LONGEST_QUESTION_SECONDS = 2.0
+
+_SESSIONS = """
+SELECT coalesce(application_name, ''), coalesce(datname, '') = current_database(), coalesce(state, 'unknown'),
+    count(*), coalesce(max(extract(epoch FROM clock_timestamp() - xact_start)), 0)::float8
+FROM pg_stat_activity
+WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
+GROUP BY 1, 2, 3
+ORDER BY 4 DESC, 1, 3
+LIMIT 50
+"""
+_SLOTS = """
+SELECT current_setting('max_connections')::int, current_setting('superuser_reserved_connections')::int
+    + coalesce(current_setting('reserved_connections', true)::int, 0)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionGroup:
+    """Sessions of the same application in the same state.
+
+    Attributes:
+        application: their `application_name`; empty if they gave none.
+        here: whether they are in the database of this alias.
+        state: as in pg_stat_activity; ``unknown`` where this user may not see it.
+        sessions: how many.
+        longest_transaction_seconds: age of the oldest transaction among them, 0 without one.
+    """
+
+    application: str
+    here: bool
+    state: str
+    sessions: int
+    longest_transaction_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSessions:
+    """The server at one moment.
+
+    Attributes:
+        state: ``ok``, ``timeout``, or the class of the error (`errors.classify`); without ok the rest is empty.
+        groups: its sessions, but for the one that asked.
+        max_connections: how many it takes.
+        reserved: those of them that are kept for superusers and the like.
+    """
+
+    state: str
+    groups: tuple[SessionGroup, ...] = ()
+    max_connections: int = 0
+    reserved: int = 0
+
+    @property
+    def sessions(self) -> int:
+        """All of them."""
+        return sum(group.sessions for group in self.groups)
+
+    @property
+    def available(self) -> int:
+        """How many connections ordinary users may have in total."""
+        return self.max_connections - self.reserved
+
+    @property
+    def is_away(self) -> bool:
+        """Whether it did not answer."""
+        return self.state != "ok"
+
+
+_answers: WeakKeyDictionary[DatabaseResources, SharedAnswer[ServerSessions]] = WeakKeyDictionary()
+
+
+def ask_server(resources: DatabaseResources, *, timeout_seconds: float = 0.5) -> ServerSessions:
+    """Return the server's sessions, at most a second old, within `timeout_seconds`."""
+    answer = _answers.get(resources)
+    if answer is None:
+        arguments = resources.connect_arguments
+        new = SharedAnswer(lambda: _ask(arguments), memory_seconds=MEMORY_SECONDS, name="dbresilience-sessions")
+        answer = _answers.setdefault(resources, new)
+    return answer.get(timeout_seconds=timeout_seconds) or ServerSessions("timeout")
+
+
+def _ask(connect_arguments: Callable[[], Mapping[str, Any]]) -> ServerSessions:
+    connected = False
+    try:
+        with connect_briefly(connect_arguments()) as connection, deadline(LONGEST_QUESTION_SECONDS):
+            connected = True
+            groups = tuple(SessionGroup(*row) for row in connection.execute(_SESSIONS).fetchall())
+            (slots,) = connection.execute(_SLOTS).fetchall()
+    except Exception as error:  # whatever it is, the server could not be asked
+        meaning = classify(error)
+        if not connected and meaning is CONNECTION_LOST:
+            meaning = CANNOT_CONNECT
+        return ServerSessions(meaning.name)
+    return ServerSessions("ok", groups, *slots)

@@ -1,0 +1,199 @@
+"""The dashboard in Django admin: who may see it, also while the database, which knows that, is away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.contrib.auth.models import Permission, User
+from django.core import signing
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+from dbresilience import get_database_resources
+from dbresilience.contrib.dashboard import access, outage_pass
+from dbresilience.contrib.dashboard.outage_pass import COOKIE, LONGEST_SECONDS
+from dbresilience.errors import DatabaseUnavailable
+
+pytestmark = pytest.mark.django_db
+
+PAGE = "/admin/dbresilience/dashboard/"
+DATA = f"{PAGE}data"
+
+
+@pytest.fixture
+def operator() -> User:
+    """Somebody of the staff who may see the dashboard and nothing else."""
+    user = User.objects.create_user("operator", password="operator", is_staff=True)
+    user.user_permissions.add(Permission.objects.get(codename="view_dashboard"))
+    return user
+
+
+@pytest.fixture
+def browser(operator: User) -> Client:
+    client = Client(raise_request_exception=False)
+    client.force_login(operator)
+    return client
+
+
+MAY_SEE = "dbresilience.contrib.dashboard.pages.DashboardAdmin._may_see"
+
+
+@contextmanager
+def away() -> Iterator[None]:
+    """As if the database could not be asked who somebody is; that it really is away is tested in tests/browser."""
+
+    def refuse(*args: Any) -> bool:
+        raise DatabaseUnavailable("away", retry_after_seconds=1)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MAY_SEE, refuse)
+        yield
+
+
+def test_it_is_in_the_menu_of_those_who_may_see_it(browser: Client) -> None:
+    assert PAGE in browser.get("/admin/").content.decode()
+
+
+@pytest.mark.parametrize("path", [PAGE, DATA])
+def test_who_may_see_it(browser: Client, operator: User, path: str) -> None:
+    """Superusers and staff with the permission; nobody else."""
+    assert browser.get(path).status_code == 200
+    User.objects.filter(pk=operator.pk).update(is_staff=False)
+    assert browser.get(path).status_code in (302, 403)
+    User.objects.filter(pk=operator.pk).update(is_staff=True)
+    operator.user_permissions.clear()
+    assert browser.get(path).status_code == 403
+    User.objects.filter(pk=operator.pk).update(is_superuser=True)
+    assert browser.get(path).status_code == 200
+
+
+def test_strangers_are_asked_to_log_in() -> None:
+    stranger = Client()
+    answer = stranger.get(PAGE)
+    assert (answer.status_code, answer["Location"]) == (302, f"/admin/login/?next={PAGE}")
+    assert stranger.get(DATA).status_code == 403
+    assert COOKIE not in stranger.cookies
+
+
+def test_nothing_can_be_changed(browser: Client) -> None:
+    assert browser.post(DATA).status_code == 405
+    assert browser.get(f"{PAGE}add/").status_code == 404
+
+
+def test_the_figures(browser: Client) -> None:
+    """Never kept by anybody on the way; later polls bring the newest points only."""
+    answer = browser.get(DATA, {"window": "300"})
+    facts = answer.json()
+    assert answer["Cache-Control"] == "no-store"
+    assert len(facts["series"]["t"]) == 300
+    assert {"headline", "together", "processes", "server", "events", "slow_queries"} <= set(facts)
+    assert facts["by_pass"] is False
+    later = browser.get(DATA, {"after": facts["series"]["t"][-1] - 3})
+    assert 3 <= len(later.json()["series"]["t"]) <= 5
+    assert len(later.content) < len(answer.content) / 2
+    for wrong in ({"window": "7"}, {"window": "x"}, {"after": "nan"}, {"after": "-1"}, {"database": "other"}):
+        assert browser.get(DATA, wrong).status_code == 400
+    database = settings.DATABASES["default"]
+    for secret in (database["PASSWORD"], database["HOST"]):
+        assert not secret or secret not in answer.content.decode()
+
+
+def test_the_page_runs_nothing_that_is_in_it(browser: Client) -> None:
+    """So that a Content-Security-Policy without unsafe-inline lets it work."""
+    page = browser.get(PAGE).content.decode()
+    own = page.split('<div id="content"')[1].split("<!-- END Content -->")[0]
+    assert "<script" not in own
+    assert " style=" not in own
+    assert " onclick" not in own
+    for script in page.split("<script")[1:]:
+        assert " src=" in script.split(">")[0]
+
+
+def test_the_pass_is_for_this_page_and_no_script(browser: Client) -> None:
+    browser.get(PAGE)
+    cookie = browser.cookies[COOKIE]
+    assert (cookie["path"], cookie["samesite"], cookie["httponly"]) == (PAGE, "Strict", True)
+    assert cookie["max-age"] == LONGEST_SECONDS <= 12 * 3600
+    session = browser.cookies[settings.SESSION_COOKIE_NAME].value
+    assert session not in cookie.value
+    assert "operator" not in str(signing.loads(cookie.value, salt=outage_pass._SALT))
+
+
+def test_without_a_pass_an_outage_is_one(browser: Client) -> None:
+    with away():
+        assert browser.get(DATA).status_code == 503
+        assert browser.get(PAGE).status_code == 503
+
+
+def test_who_has_seen_it_goes_on_seeing_it_while_the_database_is_away(browser: Client, operator: User) -> None:
+    """The figures, and the page anew, without a query and without being logged out. Then the database counts again."""
+    browser.get(PAGE)
+    session = browser.cookies[settings.SESSION_COOKIE_NAME].value
+    with away(), CaptureQueriesContext(connection) as asked:
+        facts, page = browser.get(DATA), browser.get(PAGE)
+    assert asked.captured_queries == []
+    assert (facts.status_code, facts.json()["by_pass"]) == (200, True)
+    assert page.status_code == 200
+    assert b"data-headline" in page.content
+    assert b"operator" not in page.content
+    assert browser.cookies[settings.SESSION_COOKIE_NAME].value == session
+
+    operator.user_permissions.clear()
+    refused = browser.get(DATA)
+    assert refused.status_code == 403  # the pass counts for nothing while the database can be asked
+    assert browser.cookies[COOKIE].value == ""
+
+
+@pytest.mark.parametrize("what", ["tampered", "expired", "another session", "logged out", "another's signature"])
+def test_a_pass_that_is_not_theirs_is_refused(browser: Client, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    browser.get(PAGE)
+    given = browser.cookies[COOKIE].value
+    if what == "tampered":
+        browser.cookies[COOKIE] = given[:-1] + ("a" if given[-1] != "a" else "b")
+    elif what == "expired":
+        monkeypatch.setattr(outage_pass, "LONGEST_SECONDS", -1)
+    elif what == "another session":
+        browser.cookies[settings.SESSION_COOKIE_NAME] = "0123456789abcdef0123456789abcdef"
+    elif what == "logged out":
+        browser.post("/admin/logout/")
+    else:
+        browser.cookies[COOKIE] = signing.dumps(signing.loads(given, salt=outage_pass._SALT), salt="another")
+    with away():
+        assert browser.get(DATA).status_code == 503
+        assert browser.get(PAGE).status_code == 503
+
+
+def test_a_mistake_of_ours_is_not_taken_for_an_outage(browser: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    browser.get(PAGE)
+
+    def fail(*args: Any) -> bool:
+        raise TypeError("a mistake")
+
+    monkeypatch.setattr(MAY_SEE, fail)
+    assert browser.get(DATA).status_code == 500
+
+
+def test_a_database_that_answers_late_is_asked_no_longer_than_half_a_second(
+    browser: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full pool, or a query behind a lock: what the dashboard is there to show."""
+    browser.get(PAGE)
+
+    def ask_long(*args: Any) -> bool:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_sleep(10)")
+        return True
+
+    monkeypatch.setattr(access, "LONGEST_LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(MAY_SEE, ask_long)
+    assert browser.get(DATA).json()["by_pass"] is True
+
+
+def test_another_backend_is_not_offered(browser: Client) -> None:
+    assert get_database_resources().alias == "default"
+    assert "<option>default</option>" in browser.get(PAGE).content.decode()

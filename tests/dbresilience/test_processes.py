@@ -1,0 +1,164 @@
+"""processes.py, series.py and headline.py: several processes as one, and the worst thing about them in a sentence."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from dbresilience.headline import AWAY, SATURATED, WELL, headline, seconds_text
+from dbresilience.intervals import between
+from dbresilience.overview import Overview
+from dbresilience.series import series
+from dbresilience.server_sessions import ServerSessions, SessionGroup
+from dbresilience.status_text import event_lines, status_lines
+from tests.dbresilience.machines import NOW, Histories, sample
+from tests.dbresilience.machines import histories as histories
+
+SERVER = ServerSessions("ok", (SessionGroup("shop", True, "idle", 4, 0.0),), max_connections=100, reserved=3)
+AWAY_SERVER = ServerSessions("cannot_connect")
+
+
+def test_processes_together(histories: Histories) -> None:
+    """Sums of what is, and what came in during the last minute only."""
+    histories.make(
+        sample(NOW - 90, refused_total=7, waits=[1.0]), sample(NOW, in_use=2, refused_total=9, waits=[1.0, 2])
+    )
+    histories.make(sample(NOW - 1, in_use=5, waiting=3, waits=[0.001] * 98))
+    machine = histories.machine()
+    assert (machine.pool.in_use, machine.pool.waiting, machine.pool.max_size) == (7, 3, 10)
+    assert machine.minute.count("refused_total") == 2
+    wait = machine.minute.percentiles("wait")
+    assert wait.count == 99
+    assert wait.p50 == pytest.approx(0.001, rel=0.3)
+    assert wait.p99 == pytest.approx(2, rel=0.3)
+    assert machine.processes[0].minute.percentiles("wait").p50 == pytest.approx(2, rel=0.3)
+
+
+def test_a_counter_that_began_anew_is_not_negative() -> None:
+    """Its pool was exchanged for one of another configuration."""
+    assert between(sample(NOW, opened_total=9), sample(NOW + 1, opened_total=2), NOW).count("opened_total") == 2
+
+
+def test_columns_are_per_second_and_have_gaps_where_nobody_was(histories: Histories) -> None:
+    histories.make(*(sample(NOW + 0.4 + each, in_use=1, refused_total=each * 2) for each in range(5)))
+    histories.make(*(sample(NOW + 0.6 + each, in_use=2, waits=[0.1] * each) for each in range(5)))
+    machine = histories.machine(NOW + 4)
+    found = series(machine.processes, window_seconds=300, now=NOW + 4.9)
+    assert len(found["t"]) == 300
+    assert {len(column) for column in found.values()} == {300}
+    assert found["in_use"][-5:] == [None, 3, 3, 3, 3]
+    assert found["refused_total"][-2:] == [2.0, 2.0]
+    assert found["wait_p50"][-1] == pytest.approx(0.1, rel=0.3)
+    assert found["query_p50"][-1] is None
+    later = series(machine.processes, window_seconds=300, now=NOW + 4.9, after=NOW + 1)
+    assert later["t"] == [NOW + 2, NOW + 3]
+    assert later["in_use"] == [3, 3]
+    json.dumps(found, allow_nan=False)
+
+
+def test_a_second_that_was_missed_is_no_hole(histories: Histories) -> None:
+    """A busy machine wakes a thread late; it is not drawn as a process that was away, nor as a peak."""
+    histories.make(*(sample(NOW + at, in_use=1, refused_total=int(at * 10)) for at in (0, 1, 3.0, 4)))
+    found = series(histories.machine(NOW + 4).processes, window_seconds=300, now=NOW + 5)
+    assert found["in_use"][-4:] == [1, 1, 1, 1]
+    assert found["refused_total"][-4:] == [10.0, 10.0, 10.0, 10.0]
+
+
+def test_an_hour_is_shown_by_tens(histories: Histories) -> None:
+    histories.make(*(sample(NOW - 3000 + each, in_use=each % 10 == 3) for each in range(3000)))
+    found = series(histories.machine().processes, window_seconds=3600, now=NOW)
+    assert len(found["t"]) == 360
+    assert found["in_use"][-1] == 1
+
+
+@pytest.mark.parametrize(
+    ("newest", "server", "level", "code", "text"),
+    [
+        ({"in_use": 2}, SERVER, "well", WELL, "All is well: 1 process, 2 of 5 connections in use."),
+        ({"breaker": "open", "trouble_since": NOW - 12, "refused_total": 34}, AWAY_SERVER, "critical", AWAY,
+         "The database has been away for 12 s: 34 requests refused."),
+        ({}, AWAY_SERVER, "critical", AWAY, "The database does not answer (cannot_connect)."),
+        ({"in_use": 5, "waiting": 8, "waits": [1.2]}, SERVER, "critical", SATURATED,
+         "Pool full: 8 requests waiting, p99 of the wait 1.3 s."),
+        ({"timed_out_total": 2}, SERVER, "warning", SATURATED, "Pools were full: 2 requests gave up waiting."),
+        ({"server_full_total": 1}, SERVER, "critical", SATURATED, "The server is full: it takes no more connections."),
+        ({"breaker": "paused", "trouble_since": NOW - 3, "waiting": 1}, SERVER, "warning", SATURATED,
+         "Paused by an operator for 3 s now: 1 request waiting."),
+        ({"refused_total": 3, "too_slow_total": 1}, SERVER, "critical", SATURATED,
+         "4 requests refused in the last 5 s."),
+        ({"max_size": 98}, SERVER, "warning", WELL,
+         "The pools of this machine may open 98 connections; the server takes 97. Lower max_size, or raise "
+         "max_connections."),
+    ],
+)  # fmt: skip
+def test_the_worst_thing_comes_first(
+    histories: Histories, newest: dict[str, object], server: ServerSessions, level: str, code: int, text: str
+) -> None:
+    """In one sentence, with a level and an exit code."""
+    histories.make(sample(NOW - 20), sample(NOW, **newest))  # type: ignore[arg-type]
+    found = headline(histories.machine(), server)
+    assert (found.text, found.level, found.code) == (text, level, code)
+
+
+def test_an_outage_that_is_over_stays_for_a_minute(histories: Histories) -> None:
+    writer = histories.make(sample(NOW - 30), sample(NOW - 20, refused_total=5), sample(NOW, refused_total=5))
+    writer.add_event({"at": NOW - 9, "event": "breaker_closed", "text": "The database is back"})
+    found = headline(histories.machine(), SERVER)
+    assert (found.text, found.code) == ("The database came back 9 s ago: 5 requests refused before.", WELL)
+
+
+def test_a_silent_process_and_a_killed_one_are_told_of(histories: Histories) -> None:
+    histories.make(sample(NOW - 30))
+    assert headline(histories.machine()).text.startswith("Not heard of for a while: gunicorn (")
+    gone = Histories(histories._folder / "other")
+    gone._folder.mkdir()
+    gone.make(sample(NOW - 30), pid=2**22 + 1)
+    assert headline(gone.machine()).text.startswith("Ended without a word in the last minute: gunicorn (")
+    gone.close()
+
+
+def test_a_slow_query_is_told_of_with_its_place(histories: Histories) -> None:
+    writer = histories.make(sample(NOW, slow_queries_total=2))
+    for seconds in (1.5, 2.25):
+        writer.add_slow_query(
+            {"at": NOW - 5, "seconds": seconds, "sql": "SELECT 1", "call_site": "shop/views.py:7 in list", "path": "/"}
+        )
+    found = headline(histories.machine(), SERVER)
+    assert found.text == "2 slow queries in the last minute, the slowest 2.2 s at shop/views.py:7 in list."
+    overview = Overview("default", histories.machine(), SERVER, found)
+    (slow,) = overview.facts()["slow_queries"]
+    assert (slow["count"], slow["seconds"]) == (2, 2.25)
+
+
+def test_what_happens_to_all_is_one_event(histories: Histories) -> None:
+    for moment in (NOW - 10, NOW - 9.5):
+        histories.make(sample(NOW)).add_event({"at": moment, "event": "breaker_opened", "text": "away"})
+    machine = histories.machine()
+    facts = Overview("default", machine, SERVER, headline(machine)).facts()
+    assert [event["event"] for event in facts["events"]] == ["breaker_opened", "process_began"]
+    json.dumps(facts, allow_nan=False)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_a_terminal_of_any_width(histories: Histories, width: int) -> None:
+    """What is left out where there is no room is the less important; pid, use, waiting and breaker stay."""
+    histories.make(sample(NOW, in_use=4, waiting=2, waits=[0.001]))
+    histories.make(sample(NOW, breaker="open", trouble_since=NOW - 5, refused_total=1))
+    machine = histories.machine()
+    facts = Overview("default", machine, AWAY_SERVER, headline(machine, AWAY_SERVER)).facts()
+    lines = status_lines(facts, width=width)
+    lines += event_lines(facts, width=width, most=9)
+    assert max(map(len, lines)) <= width
+    text = "\n".join(lines)
+    for part in ("!!  The database has been away", "in use", "wait", "open", "2 together", "cannot_connect"):
+        assert part in text
+    assert ("p95 wait" in text) == (width >= 60)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, "–"), (0.0000123, "0.012 ms"), (0.00123, "1.2 ms"), (0.0354, "35 ms"), (1.234, "1.2 s")],
+)
+def test_durations_are_readable(seconds: float | None, text: str) -> None:
+    assert seconds_text(seconds) == text
