@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from sys import exception
 from threading import current_thread
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -171,13 +170,8 @@ class LeasedCursorMixin(_Cursor):
         ended = perf_counter()
         lease = self._lease
         if lease is not None:
-            lease.seen_at = ended
-            if lease.wait_seconds:
-                wait_seconds, lease.wait_seconds = lease.wait_seconds, 0.0
-            if self.is_measured:
-                self.is_measured = False
-            elif lease.pool.measures is not None:
-                lease.pool.measures.add_statement(query, ended - started, exception())
+            wait_seconds = lease.note_statement(query, None if self.is_measured else ended - started, ended)
+            self.is_measured = False
         if self._log is not None and ended - started >= self._log.threshold_seconds:
             self._log.report(self, query, params, ended - started, wait_seconds)
 
