@@ -161,7 +161,7 @@ class _Trip:
             and not retries_are_off.get()
             and classify(error).retry == READ
             and all(pool is not None and attempt < pool.configuration.retry_attempts for pool in pools)
-            and all(is_plain_read(statement.query, None) for _, statement in self._statements.values())
+            and all(is_plain_read(statement.query) for _, statement in self._statements.values())
         )
 
     def go_again(self, error: Error, attempt: int) -> None:

@@ -121,7 +121,7 @@ def _text_of(query: Any, connection: psycopg.Connection[Any] | None) -> str | No
     return query if isinstance(query, str) else None
 
 
-def is_plain_read(query: Any, connection: psycopg.Connection[Any] | None) -> bool:
+def is_plain_read(query: Any, connection: psycopg.Connection[Any] | None = None) -> bool:
     """Whether `query` is one SELECT that stores nothing, so that it does no harm to ask it twice.
 
     A lock that it takes (`FOR UPDATE`) lasts no longer than its transaction.
