@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
-.PHONY: help setup run test lint bench chaos outage django-suite docs db-stop db-start db-shell db-url
+.PHONY: help setup run test lint bench chaos reload-check outage django-suite docs db-stop db-start db-shell db-url
 
 # The newest Python that is plainly called python3, or the newest there is.
 PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -33,6 +33,9 @@ bench: python-is-there ## Measure against every other way to connect (twenty min
 
 chaos: setup-dev ## Let people chat while PostgreSQL fails, and count what is stored (SEED=7 TURNS=10000)
 	@exec $(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(TURNS),--turns $(TURNS)) $(ARGS)
+
+reload-check: setup-dev ## Save files under every server that loads code anew, and count sessions (SAVES=200; ten minutes)
+	@exec $(BIN)/python -m tests.saves $(if $(SAVES),--saves $(SAVES)) $(ARGS)
 
 outage: python-is-there ## Draw what an outage of 20 s looks like on Django's own pool and on ours (a minute)
 	@$(PYTHON) config/prepare.py requirements.txt requirements-dev.txt requirements-bench.txt

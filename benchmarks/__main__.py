@@ -23,7 +23,7 @@ from config import embedded
 from config.postgres import PostgresServer, program
 from config.startup import var_folder
 
-from . import crowd, instructions, outages, promotion, queries, rtt, turns
+from . import crowd, instructions, life, outages, promotion, queries, rtt, turns
 from .setups import BASELINE, DATABASE, OURS, Settings, pgbouncer, setups
 
 PACKAGES = ("Django", "psycopg", "psycopg-pool", "django-pg-real-pool", "django-db-connection-pool", "gunicorn")
@@ -32,12 +32,13 @@ PACKAGES = ("Django", "psycopg", "psycopg-pool", "django-pg-real-pool", "django-
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "--only", choices=["queries", "instructions", "rtt", "turns", "crowd", "outages"], help="one part (all)"
+        "--only", choices=["queries", "instructions", "rtt", "turns", "crowd", "life", "outages"], help="one part (all)"
     )
     parser.add_argument("--rounds", type=int, default=3000, help="measured requests of each kind (3000)")
     parser.add_argument("--rtt-rounds", type=int, default=100, help="measured turns at a distance (100)")
     parser.add_argument("--turn-rounds", type=int, default=3, help="measured runs of turns (3)")
     parser.add_argument("--turn-seconds", type=float, default=4, help="length of each (4)")
+    parser.add_argument("--life-rounds", type=int, default=15, help="how often processes start, part and end (15)")
     parser.add_argument("--outage-rounds", type=int, default=3, help="how often each short outage is made (3)")
     parser.add_argument("--short-seconds", type=float, default=8, help="length of each (8)")
     parser.add_argument("--away-seconds", type=float, default=120, help="length of the long outage (120)")
@@ -86,6 +87,8 @@ def main() -> int:
                 _turns(server, compared, model_seconds, given)
         if given.only in (None, "crowd"):
             print(crowd.measure(server, given.turn_seconds * given.turn_rounds), flush=True)
+        if given.only in (None, "life"):
+            print(life.measure(compared, given.life_rounds), flush=True)
     if given.only is None:
         print(_outages(given), flush=True)
     return 0

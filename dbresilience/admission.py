@@ -12,6 +12,7 @@ import random
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from threading import get_ident
 from time import monotonic, perf_counter
 
 import psycopg
@@ -86,6 +87,13 @@ class Admission:
         self._next_probe_at = 0.0
         self._suspected_at = 0.0
         self._refused_since: float | None = None
+        self.warm_up = "off"
+        """``off``, ``running``, ``done`` or ``failed``."""
+        self._warming_until = 0.0
+        self._warming_thread: int | None = None
+
+    def _may_all_pass(self, now: float) -> bool:
+        return self.cause is None and now >= self._paused_until and now >= self._warming_until
 
     @property
     def state(self) -> str:
@@ -115,7 +123,10 @@ class Admission:
                     self._changed.wait(min(deadline, self._paused_until) - now)
                     continue
                 if self.cause is None:
-                    self.clear = now >= self._paused_until
+                    if now < min(deadline, self._warming_until) and get_ident() != self._warming_thread:
+                        self._changed.wait(min(deadline, self._warming_until) - now)
+                        continue
+                    self.clear = self._may_all_pass(now)
                     return
                 self._start_probe_if_due(now)
                 until = min(deadline, self._patience(now, self._probes_ended == ended_before, deadline))
@@ -147,7 +158,8 @@ class Admission:
         with self._changed:
             if moment <= self._suspected_at or not isinstance(self.cause, _SILENCE):
                 return
-            self.cause, self.clear = None, monotonic() >= self._paused_until
+            self.cause = None
+            self.clear = self._may_all_pass(monotonic())
             open_seconds = monotonic() - self._opened_at
             self._changed.notify_all()
         emit(signals.breaker_closed, self._alias, open_seconds=open_seconds)
@@ -226,7 +238,7 @@ class Admission:
             was_open, opened = self.cause is not None, False
             if cause is None:
                 self.cause = self._suspicion = None
-                self.clear = now >= self._paused_until
+                self.clear = self._may_all_pass(now)
             elif was_open:
                 self.cause, self.meaning = cause, classify(cause)
                 self._next_probe_at = now + self._delay(cause, now)
@@ -261,6 +273,24 @@ class Admission:
         longest = START_SECONDS if passing else LONGEST_DELAY_SECONDS
         return min(max(0.15 * lasted, LISTEN_SECONDS / 2), longest) * random.uniform(0.75, 1.0)
 
+    # The start
+
+    def begin_warm_up(self, seconds: float) -> None:
+        """Let requests wait for up to `seconds`, or until `end_warm_up()`."""
+        with self._changed:
+            self.warm_up, self._warming_until, self.clear = "running", monotonic() + seconds, False
+
+    def pass_while_warming(self) -> None:
+        """Let this thread pass, since it is the one that warms up."""
+        self._warming_thread = get_ident()
+
+    def end_warm_up(self, outcome: str) -> None:
+        """Let everybody go on, whatever came of it."""
+        with self._changed:
+            self.warm_up, self._warming_until, self._warming_thread = outcome, 0.0, None
+            self.clear = self._may_all_pass(monotonic())
+            self._changed.notify_all()
+
     # The operator
 
     def pause(self, seconds: float) -> None:
@@ -275,7 +305,7 @@ class Admission:
         """End a pause; harmless without one."""
         with self._changed:
             was_paused, self._paused_until = monotonic() < self._paused_until, 0.0
-            self.clear = self.cause is None
+            self.clear = self._may_all_pass(monotonic())
             self._changed.notify_all()
         if was_paused:
             emit(signals.pool_resumed, self._alias)

@@ -17,7 +17,7 @@ class DbresilienceConfig(AppConfig):
 
     def ready(self) -> None:
         """Read every alias's options now, so that a mistake stops the start, not a request."""
-        from . import checks, deadlines, logs, stopping, unavailable
+        from . import checks, deadlines, logs, stopping, unavailable, warmup
         from .connecting import ConnectingMixin
         from .hosts import check_hosts
 
@@ -30,3 +30,4 @@ class DbresilienceConfig(AppConfig):
         unavailable.install()
         deadlines.install()
         stopping.install()
+        warmup.install()

@@ -20,6 +20,9 @@ from .parsers import function, function_or_path, one_of, optional, parse_boolean
 
 DEFAULT_MAX_SIZE = 10
 DEFAULT_RETRY_AFTER_SECONDS = 2
+IDLE_SECONDS_AT_ZERO = 10.0
+UNDER_TESTS = {"timeout": 20.0, "warm_up": False}
+"""Defaults of the test profile. Parallel tests that shared one server had 30 to 40 time-outs a run with 1 and 5 s."""
 
 
 class Option(NamedTuple):
@@ -119,6 +122,17 @@ OPTIONS: tuple[Option, ...] = (
     Option("resilience", "runtime_folder", optional(path), None, "",
            "Folder of `manage.py dbresilience pause`, the same for all processes of this machine, theirs alone. "
            "None means `dbresilience-<uid>` in the folder for temporary files.", ("runtime_folder",)),
+    Option("resilience", "warm_up", parse_boolean, True, "",
+           "Whether a process that serves requests opens its first connection and asks its first query while it "
+           "starts. Management commands never do, nor does anything under tests.",
+           ("warm_up",)),
+    Option("resilience", "warm_up_with", optional(function_or_path), None, "",
+           "A function without arguments, or the dotted path to one, that asks what a first request would ask. None "
+           "reads one user."),
+    Option("resilience", "scale_to_zero", parse_boolean, False, "",
+           "For processes that are to be silent while nobody asks: no warm-up, no connection kept open, and idle ones "
+           f"closed after {IDLE_SECONDS_AT_ZERO:g} s if max_idle is not given.",
+           ("scale_to_zero",)),
     Option("resilience", "log_addresses", parse_boolean, False, "",
            "Whether connection errors in logs name the server's host and address.",
            ("log_addresses",)),
@@ -166,12 +180,23 @@ class Configuration:
     password: Callable[[], Any] | str | None = field(repr=False)
     password_file: str | None
     runtime_folder: str | None
+    warm_up: bool
+    warm_up_with: Callable[[], Any] | str | None
+    scale_to_zero: bool
     log_addresses: bool
     retry_after_seconds: int
 
     @classmethod
-    def from_settings(cls, alias: str, settings_dict: Mapping[str, Any], *, debug: bool) -> Configuration:
+    def from_settings(
+        cls, alias: str, settings_dict: Mapping[str, Any], *, debug: bool, testing: bool = False
+    ) -> Configuration:
         """Check the options of one alias.
+
+        Args:
+            alias: its name, for errors.
+            settings_dict: its entry in ``settings.DATABASES``.
+            debug: ``settings.DEBUG``, which decides on some defaults.
+            testing: whether the defaults are those of the test profile.
 
         Raises:
             ImproperlyConfigured: an option is unknown or its value impossible; the text names it.
@@ -191,7 +216,9 @@ class Configuration:
                 f"Give one of {', '.join(SERVERS_WANTED)}."
             )
         _refuse_two_passwords(alias, settings_dict, given)
-        values = {option.name: option.default for option in OPTIONS} | given
+        values = {option.name: option.default for option in OPTIONS} | (UNDER_TESTS if testing else {}) | given
+        if values["scale_to_zero"]:
+            values |= _silent(alias, given)
         if values["max_size"] is None:
             values["max_size"] = values["min_size"] or DEFAULT_MAX_SIZE
         elif "max_size" not in given:
@@ -242,6 +269,17 @@ def _pool_options(alias: str, value: Any) -> tuple[bool, dict[str, Any]]:
             f"DATABASES[{alias!r}]: OPTIONS['pool'] is {value!r}. Give True, False, or a dict "
             "with psycopg_pool's names such as {'max_size': 10}."
         ) from None
+
+
+def _silent(alias: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `scale_to_zero` means for the other options."""
+    for name, why in (("min_size", "keeps connections open"), ("warm_up", "opens one at the start")):
+        if given.get(name):
+            raise ImproperlyConfigured(
+                f"DATABASES[{alias!r}]: scale_to_zero wants a process that is silent while nobody asks, and {name} "
+                f"{given[name]!r} {why}. Remove one of the two."
+            )
+    return {"warm_up": False, "max_idle": given.get("max_idle", IDLE_SECONDS_AT_ZERO)}
 
 
 def _named_options(alias: str, group: str, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from .credentials import password_source
 from .hosts import host_order
 from .identity import database_of, hashable
 from .operators import OrderFile
-from .process import keep
+from .process import is_under_test, keep
 from .resources import DatabaseResources, obtain
 from .session import SessionSetup, isolation_level, set_all, wanted_settings
 from .slow_queries import SlowQueryLog
@@ -62,7 +62,7 @@ class ConnectingMixin(_Base):
     def _create_resources(self) -> DatabaseResources:
         given = {**self.settings_dict, "OPTIONS": dict(self.settings_dict["OPTIONS"])}
         self.check_settings()
-        configuration = Configuration.from_settings(self.alias, given, debug=settings.DEBUG)
+        configuration = Configuration.from_settings(self.alias, given, debug=settings.DEBUG, testing=is_under_test())
         if configuration.pooled and given.get("CONN_MAX_AGE") != 0:
             raise ImproperlyConfigured(age_and_pool(self.alias, given["CONN_MAX_AGE"]))
         if self.alias == NO_DB_ALIAS:

@@ -20,6 +20,7 @@ slow_queries_log = logging.getLogger("dbresilience.slow_queries")
 _MESSAGES: tuple[tuple[Any, str, int, str], ...] = (
     (signals.pool_opened, "pool_opened", logging.INFO,
      "pool %(alias)s opened: max_size %(max_size)s, min_size %(min_size)s"),
+    (signals.pool_warmed, "pool_warmed", logging.INFO, "pool %(alias)s: warm-up %(outcome)s after %(seconds).3f s"),
     (signals.pool_closed, "pool_closed", logging.INFO, "pool %(alias)s closed: %(reason)s"),
     (signals.pool_condemned, "pool_condemned", logging.WARNING,
      "pool %(alias)s gives up generation %(generation)s: %(reason)s"),

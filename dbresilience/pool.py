@@ -223,6 +223,7 @@ class Pool:
             server_full_total=self.recovery.server_full_total,
             breaker_opened_total=self.admission.opened_total,
             breaker=self.admission.state,
+            warm_up=self.admission.warm_up,
         )
 
     def timed_out(self, waited_seconds: float) -> AcquireTimeout:

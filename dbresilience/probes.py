@@ -6,6 +6,7 @@ as views in a URLconf.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, connections
@@ -23,8 +24,10 @@ def livez(request: HttpRequest) -> HttpResponse:
 
 
 def readyz(request: HttpRequest) -> HttpResponse:
-    """Answer 200 when the database answers, 503 otherwise, in under a second."""
-    health, _ = _look_at(DEFAULT_DB_ALIAS)
+    """Answer 200 when the database answers and the warm-up is over, 503 otherwise, in under a second."""
+    health, resources = _look_at(DEFAULT_DB_ALIAS)
+    if resources is not None and health.healthy and resources.snapshot().warm_up == "running":
+        health = replace(health, healthy=False, state="warming_up")
     return _answer({"ready": health.healthy, "state": health.state}, health)
 
 

@@ -24,6 +24,12 @@ def of_process(name: str, create: Callable[[], Any]) -> Any:
     return state.__dict__[name]
 
 
+def is_under_test() -> bool:
+    """Whether Django's test environment is set up, as its own runner and pytest-django do first of all."""
+    testing = sys.modules.get("django.test.utils")
+    return testing is not None and hasattr(testing._TestState, "saved_data")
+
+
 def keep(namespace: dict[str, Any], *names: str) -> None:
     """Let `names` of a module be what they were when it was executed first; its last line.
 

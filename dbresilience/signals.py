@@ -16,6 +16,10 @@ from .process import keep
 pool_opened = Signal()
 """A pool began its work. Carries `max_size`, `min_size`, `generation`."""
 
+pool_warmed = Signal()
+"""The warm-up of a process that serves has ended. Carries `outcome` (``done``, or ``failed`` when the database could
+not be asked) and `seconds`."""
+
 pool_closed = Signal()
 """A pool ended: exit, changed configuration, or `close_pool()`. Carries `reason`."""
 
@@ -120,6 +124,7 @@ __all__ = [
     "pool_opened",
     "pool_paused",
     "pool_resumed",
+    "pool_warmed",
     "read_repeated",
     "request_refused",
     "slow_query",

@@ -27,6 +27,7 @@ class PoolSnapshot:
         server_full_total: those of them that failed because the server, or a pooler, was full.
         breaker_opened_total: how often the database was found to be away.
         breaker: ``closed``, ``open`` (requests are refused: the database is away) or ``paused``.
+        warm_up: ``off``, ``running``, ``done`` or ``failed``.
     """
 
     alias: str
@@ -42,6 +43,7 @@ class PoolSnapshot:
     server_full_total: int = 0
     breaker_opened_total: int = 0
     breaker: str = "closed"
+    warm_up: str = "off"
 
     @classmethod
     def of(

@@ -6,10 +6,12 @@ in the middle of them, at every save.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import select
 import socket
+import struct
 import sys
 import threading
 from collections.abc import Callable, Iterable
@@ -32,7 +34,9 @@ FINISH_SECONDS = 1.0
 """How long a save waits for requests that run; longer ones, such as streams, are broken off."""
 CANCEL_SECONDS = 0.5
 """Longest time for cancelling all that runs when the process ends."""
-_SETTLE_SECONDS = 0.02
+_LOOK_SECONDS = 0.01
+_SO_ATTACH_FILTER = 26
+_ARRIVAL_SECONDS = 0.2
 
 
 class _Running:
@@ -80,10 +84,17 @@ def finish_requests(seconds: float = FINISH_SECONDS) -> None:
     for server in servers:
         with suppress(OSError):
             _close_to_new(server)
-    until = monotonic() + seconds
-    sleep(_SETTLE_SECONDS)  # what was taken last may not have begun
-    while _running.count > 0 and monotonic() < until:
-        sleep(_SETTLE_SECONDS / 2)
+    began = monotonic()
+    while _is_at_work(monotonic() - began) and monotonic() - began < seconds:
+        sleep(_LOOK_SECONDS)
+
+
+def _is_at_work(seconds: float) -> bool:
+    """Whether a request runs, or, in the first moment, a thread that may be about to begin with one."""
+    if _running.count > 0:
+        return True
+    threads = [each for each in threading.enumerate() if "process_request_thread" in each.name]
+    return bool(threads) and seconds < _ARRIVAL_SECONDS  # later they wait for a browser that keeps its connection
 
 
 def _development_servers() -> list[Any]:
@@ -97,17 +108,25 @@ def _development_servers() -> list[Any]:
 
 def _close_to_new(server: Any) -> None:
     """Answer who has connected already, and let everybody else be refused."""
+    # Who has connected and is not taken when a socket is closed is cut off, so from here on nobody connects.
+    _let_nobody_in(server.socket)
     # Else it could wait for ever for one who is gone again.
     server.socket.setblocking(False)
-    # It looks twice a second whether it should end, or when somebody comes.
-    ending = threading.Thread(target=server.shutdown, name="dbresilience-shutdown", daemon=True)
-    ending.start()
-    with suppress(OSError):
-        socket.create_connection(server.server_address[:2], timeout=_SETTLE_SECONDS).close()
-    ending.join(FINISH_SECONDS)
+    server.shutdown()  # it looks twice a second whether it should end
     while select.select([server], [], [], 0)[0]:
         server.handle_request()
     server.server_close()
+
+
+def _let_nobody_in(listening: socket.socket) -> None:
+    """Let the kernel drop what arrives, which is sent again after a second, and refused when the socket is closed."""
+    if sys.platform != "linux":
+        return
+    # One instruction of a packet filter, "return 0" (socket(7), SO_ATTACH_FILTER).
+    instruction = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
+    program = struct.pack("HP", 1, ctypes.addressof(instruction))
+    with suppress(OSError):
+        listening.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 
 def cancel_statements(pools: Iterable[Pool], seconds: float = CANCEL_SECONDS) -> None:

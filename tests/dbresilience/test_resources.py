@@ -60,28 +60,6 @@ def test_another_engine_is_named_in_the_error(monkeypatch: pytest.MonkeyPatch) -
         get_database_resources("other")
 
 
-def test_a_forked_child_leaves_the_parents_sessions_alone(wrapper: DatabaseWrapper) -> None:
-    """Another backend in the child, the same in the parent, also after the child's exit."""
-    before = pid_of(wrapper)
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            with wrapper.cursor() as cursor:
-                cursor.execute("SELECT pg_backend_pid(), count(*) FROM generate_series(1, 100)")
-                os.write(write, repr(cursor.fetchone()).encode())
-            wrapper.resources.close("the child ends")
-        finally:
-            os._exit(0)
-    os.close(write)
-    with os.fdopen(read) as answer:
-        pid, rows = eval(answer.read() or "(None, None)")
-    os.waitpid(child, 0)
-    assert rows == 100
-    assert pid != before
-    assert pid_of(wrapper) == before
-
-
 def test_a_fork_within_a_transaction_leaves_it_to_the_parent(wrapper: DatabaseWrapper) -> None:
     """The child has no transaction and no connection."""
     wrapper.set_autocommit(False)

@@ -94,6 +94,16 @@ class Site:
         except OSError:
             return False
 
+    def status(self, path: str, *, token: str | None = None) -> int:
+        """Ask, and return the status of the answer."""
+        headers = {"Authorization": f"Token {token}"} if token else {}
+        try:
+            with urllib.request.urlopen(urllib.request.Request(self.url + path, headers=headers), timeout=30) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            error.close()
+            return error.code
+
     def stop(self, number: signal.Signals = signal.SIGTERM, *, timeout_seconds: float = 15) -> int | None:
         """End the server; the exit code, or None if it had to be killed."""
         if self.process is None:
@@ -123,12 +133,12 @@ def manage(*arguments: str, database_url: str, **env: str) -> str:
     return done.stdout
 
 
-def run_python(code: str, database_url: str) -> subprocess.CompletedProcess[str]:
+def run_python(code: str, database_url: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run code in a Django process of its own."""
     return subprocess.run(
         [sys.executable, "-c", "import django; django.setup()\n" + textwrap.dedent(code)],
         cwd=BASE_DIR,
-        env={**site_environment(DATABASE_URL=database_url), "DJANGO_SETTINGS_MODULE": "config.settings"},
+        env=site_environment(DATABASE_URL=database_url, DJANGO_SETTINGS_MODULE="config.settings", **variables),
         capture_output=True,
         text=True,
         timeout=30,

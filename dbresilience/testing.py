@@ -1,0 +1,158 @@
+"""For the tests of users: a pytest plugin, and the same as functions for every other runner.
+
+Installed with the package, so pytest finds it by itself. Under tests the defaults of `OPTIONS` are those of the test
+profile (`conf.UNDER_TESTS`), without a setting.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+if TYPE_CHECKING:
+    from dbresilience.lease import Lease
+
+SESSION_ENDED = ("57P01", "57P02", "57P03", "57P05")
+CONNECTION_LOST = "08"
+
+_END_SESSION = "SELECT pg_terminate_backend(pg_backend_pid())"
+_RAISE = "DO $$ BEGIN RAISE SQLSTATE '{}' USING MESSAGE = 'a failure for a test'; END $$"
+
+
+def connections_out() -> list[str]:
+    """Tell who holds a connection of any alias now, one line each; whole-test transactions of Django's do not count."""
+    from dbresilience.resources import all_resources
+
+    return [
+        f"{resources.alias}: {lease.describe()}"
+        for resources in all_resources()
+        if resources.pool is not None
+        for lease in list(resources.pool.leases)
+        if not _belongs_to_test_case(lease)
+    ]
+
+
+def _belongs_to_test_case(lease: Lease) -> bool:
+    blocks = getattr(lease.holder, "atomic_blocks", [])
+    return any(getattr(block, "_from_testcase", False) for block in blocks)
+
+
+def assert_no_connection_out() -> None:
+    """Fail if anybody holds a connection.
+
+    Raises:
+        AssertionError: somebody does; it says who, since when and with what statement.
+    """
+    held = connections_out()
+    assert not held, f"{len(held)} connections were not given back:\n" + "\n".join(held)
+
+
+@contextmanager
+def failing_statement(sqlstate: str, *, alias: str = "default", matching: str = "") -> Iterator[Callable[[], bool]]:
+    """Let the next statement fail as the server would let it fail, in whatever thread of this process it is executed.
+
+    The error is a real one: the server raises it, so what a transaction is afterwards, what is repeated and what is
+    refused is what happens in production. 57P01 and its like end the session; class 08 cuts the connection.
+
+    Args:
+        sqlstate: five characters (PostgreSQL manual, appendix A), such as ``40001``, ``55P03`` or ``57P01``.
+        alias: whose statement.
+        matching: only a statement that contains this.
+
+    Returns:
+        A function that tells whether it has happened.
+
+    Raises:
+        ValueError: that is no SQLSTATE of an error.
+        AssertionError: at the end of the block, if no such statement was executed.
+    """
+    if len(sqlstate) != 5 or not (sqlstate.isascii() and sqlstate.isalnum()) or sqlstate[:2] in ("00", "01", "02"):
+        raise ValueError(f"{sqlstate!r} is no SQLSTATE of an error: give five characters such as '40001'.")
+    original = psycopg.Cursor.execute
+    happened = threading.Event()
+    lock = threading.Lock()
+
+    def execute(cursor: Any, query: Any, params: Any = None, **kwargs: Any) -> Any:
+        with lock:
+            is_meant = not happened.is_set() and _is_of(cursor, alias) and matching in str(query)
+            if is_meant:
+                happened.set()
+        if not is_meant:
+            return original(cursor, query, params, **kwargs)
+        if sqlstate.startswith(CONNECTION_LOST):
+            _cut(cursor.connection)
+            return original(cursor, query, params, **kwargs)
+        return original(cursor, _END_SESSION if sqlstate in SESSION_ENDED else _RAISE.format(sqlstate.upper()))
+
+    # Below all of ours, which sees the statement that was meant, and its error.
+    psycopg.Cursor.execute = execute  # type: ignore[assignment,method-assign]
+    try:
+        yield happened.is_set
+    finally:
+        psycopg.Cursor.execute = original  # type: ignore[method-assign]
+    assert happened.is_set(), f"No statement on {alias!r} containing {matching!r} was executed, so none has failed."
+
+
+def _is_of(cursor: Any, alias: str) -> bool:
+    """Whether it is the program's own statement; what a new connection is greeted with is not."""
+    lease = getattr(cursor, "lease", None)
+    return lease is not None and lease.pool.alias == alias and lease.connection.announced
+
+
+def _cut(connection: Any) -> None:
+    with socket.socket(fileno=os.dup(connection.pgconn.socket)) as wire:
+        wire.shutdown(socket.SHUT_RDWR)
+
+
+# The plugin
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the setting that holds for all tests."""
+    parser.addini(
+        "dbresilience_no_connection_out", "Fail every test that leaves a connection out.", type="bool", default=False
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Describe the marker."""
+    config.addinivalue_line(
+        "markers", "no_connection_out: fail the test if it leaves a connection of dbresilience's pool out."
+    )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """Look when every fixture of the test has ended."""
+    try:
+        return (yield)
+    finally:
+        if item.get_closest_marker("no_connection_out") or item.config.getini("dbresilience_no_connection_out"):
+            assert_no_connection_out()
+
+
+@pytest.fixture
+def fail_next_statement() -> Iterator[Callable[..., Callable[[], bool]]]:
+    """``fail_next_statement("40001")``: see `failing_statement`; the test fails if no such statement was executed."""
+    with ExitStack() as stack:
+
+        def arm(sqlstate: str, *, alias: str = "default", matching: str = "") -> Callable[[], bool]:
+            return stack.enter_context(failing_statement(sqlstate, alias=alias, matching=matching))
+
+        yield arm
+
+
+@pytest.fixture
+def without_retries() -> Iterator[None]:
+    """Nothing is done again by itself in this test, so that it sees the first error; see `dbresilience.no_retries`."""
+    from dbresilience import no_retries
+
+    with no_retries():
+        yield

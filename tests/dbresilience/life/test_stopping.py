@@ -1,0 +1,122 @@
+"""stopping.py: what runs when a process ends is finished or cancelled, and no session stays."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from tests.settings import BASE_DIR
+from tests.support.asker import Asker
+from tests.support.postgres import ThrowawayPostgres, wait_until
+from tests.support.site import Site, run_python, site_environment
+
+pytestmark = pytest.mark.slow
+
+
+@contextmanager
+def asking(site: Site, answers: Counter[str], *, people: int) -> Iterator[None]:
+    """So many ask for what needs the database, without being allowed to have it: 401."""
+    with ExitStack() as stack:
+        for _ in range(people):
+            stack.enter_context(Asker(f"{site.url}/api/threads", answers, Authorization="Token nonsense"))
+        yield
+
+
+ENDS = """
+import sys, threading, time
+from django.db import connection
+connection.ensure_connection()
+def sleep():
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_sleep(60)")
+    except Exception:
+        pass
+for _ in range(3): threading.Thread(target=sleep, daemon=True).start()
+time.sleep(0.3)
+"""
+
+
+@pytest.mark.parametrize("end", ["", "sys.exit(3)", "raise KeyboardInterrupt", "import os; os.kill(os.getpid(), 2)"])
+def test_what_still_runs_is_cancelled(end: str, database_url: str, postgres: ThrowawayPostgres) -> None:
+    """At once, and without a word of the interpreter's."""
+    began = time.monotonic()
+    done = run_python(ENDS + end, database_url)
+    assert time.monotonic() - began < 5
+    wait_until(lambda: postgres.backends(database_url.rsplit("/", 1)[1]) == 0, timeout_seconds=1)
+    assert "couldn't stop" not in done.stderr
+    assert done.stderr.count("Traceback") == ("KeyboardInterrupt" in done.stderr)
+
+
+def test_a_frozen_server_holds_no_exit_up(database_url: str, postgres: ThrowawayPostgres) -> None:
+    environment = {**site_environment(DATABASE_URL=database_url), "DJANGO_SETTINGS_MODULE": "config.settings"}
+    code = "import django; django.setup()\n" + ENDS + "print('ready', flush=True)\nsys.stdin.read()\n"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=BASE_DIR, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        postgres.freeze()
+        try:
+            began = time.monotonic()
+            process.communicate(timeout=10)
+            assert time.monotonic() - began < 2
+        finally:
+            postgres.thaw()
+
+
+def test_an_error_in_another_exit_handler_changes_nothing(database_url: str, postgres: ThrowawayPostgres) -> None:
+    done = run_python(
+        "import atexit\nfrom django.db import connection\natexit.register(lambda: 1 / 0)\n"
+        "connection.ensure_connection()\natexit.register(lambda: 1 / 0)",
+        database_url,
+    )
+    assert done.stderr.count("ZeroDivisionError") == 2
+    assert "the process ends" in done.stderr
+    wait_until(lambda: postgres.backends(database_url.rsplit("/", 1)[1]) == 0, timeout_seconds=1)
+
+
+@pytest.mark.parametrize("worker_class", ["gthread", "asgi"])
+def test_a_loaded_server_answers_everything_it_has_taken(
+    start_site: Callable[..., Site], database_url: str, postgres: ThrowawayPostgres, worker_class: str
+) -> None:
+    """SIGTERM: every answer that was made arrives, the process ends in time, and no session stays.
+
+    Who had connected and was not taken before the socket was closed is cut off by the system; nobody can prevent that.
+    """
+    site = start_site(worker_class=worker_class, WEB_CONCURRENCY="2")
+    answers = Counter[str]()
+    with asking(site, answers, people=8):
+        wait_until(lambda: answers.total() > 100)
+        began = time.monotonic()
+        assert site.stop(signal.SIGTERM) == 0
+        assert time.monotonic() - began < 6
+    assert set(answers) <= {"401", "refused", "cut (ConnectionResetError)"}, answers
+    assert answers["401"] == site.log.count("Unauthorized: /api/threads")
+    assert postgres.backends(database_url.rsplit("/", 1)[1]) == 0
+    assert "Traceback" not in site.log
+
+
+def test_workers_that_are_replaced_lose_nothing(
+    start_site: Callable[..., Site], database_url: str, postgres: ThrowawayPostgres
+) -> None:
+    """gunicorn's `max_requests`, again and again."""
+    site = start_site(WEB_CONCURRENCY="2", GUNICORN_CMD_ARGS="--max-requests 30 --max-requests-jitter 10")
+    name = database_url.rsplit("/", 1)[1]
+    answers, most, until = Counter[str](), 0, time.monotonic() + 6
+    with asking(site, answers, people=4):
+        while time.monotonic() < until:
+            most = max(most, postgres.backends(name))
+            time.sleep(0.02)
+    assert set(answers) == {"401"}, answers
+    assert answers.total() > 100
+    assert most <= 20
+    assert site.stop() == 0
+    wait_until(lambda: postgres.backends(name) == 0, timeout_seconds=1)
