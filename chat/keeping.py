@@ -39,9 +39,17 @@ class Keeping(Generic[T]):
             self._kept.pop(reply_id, None)
             self._kept[reply_id] = what
             if self._thread is None:
-                self._thread = threading.Thread(target=self._keep_telling, name=self._name, daemon=True)
-                self._thread.start()
+                self._start()
             return list(self._kept.values())[: max(0, len(self._kept) - most)]
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._keep_telling, name=self._name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # there can be no more threads just now, or the interpreter ends
+            logger.warning("The thread %s could not start, and will be tried again: %s", self._name, error)
+        else:
+            self._thread = thread
 
     def get(self, reply_id: UUID) -> T | None:
         with self._lock:

@@ -42,10 +42,6 @@ def tell(reply_id: UUID) -> None:
         services.disown_replies(replies=[found[0]])
 
 
-def forget_all() -> None:
-    _forget(_kept.all())
-
-
 def _tell_all(waiting: Sequence[Unbegun]) -> None:
     try:
         with deadline(limits.BACKGROUND_SECONDS):

@@ -6,7 +6,7 @@ reach into its neighbour. After an error the server skips what follows (PostgreS
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,10 +16,11 @@ from psycopg.generators import fetch, fetch_many, send
 from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 
+from .committing import check_commit
 from .errors import ROLLED_BACK, is_session_lost, mark
 from .process import keep
 from .session_state import traits_of
-from .transaction_ids import ID, read_id
+from .transaction_ids import ID, read_id, refusal_of_id
 
 if TYPE_CHECKING:
     from .connection import ResilientConnection
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from .slow_queries import Frame
 
 _IDLE = int(TransactionStatus.IDLE)
+_ACTIVE = int(TransactionStatus.ACTIVE)
 _OK = int(ConnStatus.OK)
 _ANSWERED = (int(ExecStatus.TUPLES_OK), int(ExecStatus.COMMAND_OK), int(ExecStatus.EMPTY_QUERY))
 _FAILED = int(ExecStatus.FATAL_ERROR)
@@ -116,7 +118,12 @@ class Batch:
             back_to: a statement that goes all the same with what was before it, if it waits, too.
         """
         kept = [number for number, statement in enumerate(self.waiting, 1) if statement.query == back_to]
-        del self.waiting[kept[-1] if kept else 0 :]
+        self.forget(self.waiting[kept[-1] if kept else 0 :])
+
+    def forget(self, statements: Iterable[Waiting]) -> None:
+        """Forget some of what waits; what does not wait any more is no mistake."""
+        forgotten = {id(statement) for statement in statements}
+        self.waiting = [statement for statement in self.waiting if id(statement) not in forgotten]
         self._bytes = sum(len(statement.text) for statement in self.waiting)
         self._end_if_closed()
 
@@ -146,10 +153,11 @@ class Batch:
         """
         connection: Any = self.connection
         pgconn, lease = connection.pgconn, connection.lease
+        encoding = pgconn._encoding  # which a connection that was closed does not tell
         waiting, self.waiting, self._bytes = self.waiting, [], 0
         texts = [statement.text for statement in waiting]
         begins = not connection.autocommit and pgconn.transaction_status == _IDLE
-        asks = self._changes_rows and _asks_for_id(connection, lease)
+        asks = self._changes_rows and not connection.autocommit and lease is not None and lease.lacks_transaction_id
         self._changes_rows = False
         if begins:
             texts.insert(0, connection._get_tx_start_command())
@@ -172,14 +180,18 @@ class Batch:
             if lease is not None:
                 lease.discard = True
         finally:
+            behind = answers[begins + len(waiting) :]
             # Also after a loss: who has the id can ask what became of it.
-            if asks and len(answers) > len(texts) - 1 - commit:
-                answer = answers[len(texts) - 1 - commit]
-                if answer.status in _ANSWERED:
-                    lease.transaction_id = read_id(connection, answer)
+            if asks and behind and behind[0].status in _ANSWERED:
+                lease.transaction_id = read_id(connection, behind[0])
             self._end_if_closed()
+        if pgconn.status != _OK or pgconn.transaction_status == _ACTIVE:
+            # The session ended behind its last answer. What was answered has happened; there is nothing more to come.
+            if lease is not None:
+                lease.discard = True
+            connection.close()
         if begins and answers[0].status not in _ANSWERED:
-            raise psycopg.errors.error_from_result(answers[0], encoding=pgconn._encoding)
+            raise self._failed(psycopg.errors.error_from_result(answers[0], encoding=encoding), commit=commit)
         for statement, result, seconds in zip(waiting, answers[begins:], durations[begins:], strict=False):
             failure = None
             try:
@@ -187,26 +199,32 @@ class Batch:
             except psycopg.Error as error:
                 failure = error
                 statement.cursor.note_error(error, statement.query)
-                self._note_failure(statement, error)
-                if commit and error.sqlstate is not None and is_session_lost(error):
-                    mark(error, ROLLED_BACK)  # the server said so in its place, so it never came to COMMIT
+                error.add_note(f"It was raised by a statement that had waited: {_shortened(statement.query)}")
+                self.failed = statement
+                self._failed(error, commit=commit)
                 raise
             finally:
                 self._note_duration(statement, seconds, lease, failure)
                 failure = None  # it refers to this frame
-        if answers and answers[-1].status not in _ANSWERED:
-            raise psycopg.errors.error_from_result(answers[-1], encoding=pgconn._encoding)
+        if asks and behind[0].status not in _ANSWERED:
+            raise self._failed(refusal_of_id(behind[0], encoding), commit=commit)
+        if commit:
+            if behind[-1].status not in _ANSWERED:
+                raise psycopg.errors.error_from_result(behind[-1], encoding=encoding)
+            check_commit(behind[-1])
         for statement in waiting:
             statement.cursor.note_stored(traits_of(statement.query, connection))
 
-    def _note_failure(self, statement: Waiting, error: psycopg.Error) -> None:
-        error.add_note(f"It was raised by a statement that had waited: {_shortened(statement.query)}")
-        self.failed = statement
+    def _failed(self, error: psycopg.Error, *, commit: bool) -> psycopg.Error:
+        """Note and return the first error of what was sent, which is not that of COMMIT itself."""
+        if commit and error.sqlstate is not None and is_session_lost(error):
+            mark(error, ROLLED_BACK)  # the server said so in its place, so it never came to COMMIT
         if self.failure is None:
             self.failure = error
         if self.wrapper.in_atomic_block:
             # As Django does with an error of save(): whoever catches it cannot go on as if the statement had been done.
             self.wrapper.needs_rollback, self.wrapper.rollback_exc = True, error
+        return error
 
     def is_told_by(self, error: BaseException | None) -> bool:
         """Whether `error` is the failure, or was raised because of it; Django's refusal to go on tells of nothing."""
@@ -223,10 +241,7 @@ class Batch:
     ) -> None:
         wait_seconds = 0.0
         if lease is not None:
-            lease.seen_at = perf_counter()
-            wait_seconds, lease.wait_seconds = lease.wait_seconds, 0.0
-            if lease.measures is not None:
-                lease.measures.add_statement(statement.query, seconds, failure, statement.site)
+            wait_seconds = lease.note_statement(statement.query, seconds, perf_counter(), failure, statement.site)
         log = self.connection.slow_query_log
         if log is not None and seconds >= log.threshold_seconds:
             self._slow.append((statement, seconds, wait_seconds))
@@ -259,12 +274,8 @@ def _exchange(
             began = ended
         yield from fetch(pgconn)
     finally:
-        if pgconn.status == _OK and pgconn.transaction_status != TransactionStatus.ACTIVE:
+        if pgconn.status == _OK and pgconn.transaction_status != _ACTIVE:
             pgconn.exit_pipeline_mode()
-
-
-def _asks_for_id(connection: ResilientConnection, lease: Lease | None) -> bool:
-    return lease is not None and not connection.autocommit and lease.transaction_id is None and lease.looks_up_commits
 
 
 def _shortened(query: str) -> str:

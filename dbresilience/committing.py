@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
+from psycopg.pq import TransactionStatus
+from psycopg.pq.abc import PGresult
 
 from .commits import settle
 from .errors import CommitOutcomeUnknown, is_rolled_back, is_session_lost
@@ -21,6 +23,23 @@ if TYPE_CHECKING:
     _Connection = psycopg.Connection[Any]
 else:
     _Connection = object
+
+
+_IDLE = int(TransactionStatus.IDLE)
+_COMMIT = b"COMMIT"
+
+
+def check_commit(result: PGresult) -> None:
+    """Take no COMMIT for one that the server has made a ROLLBACK, which it does without an error.
+
+    Raises:
+        psycopg.errors.InFailedSqlTransaction: it has.
+    """
+    if result.command_status == b"ROLLBACK":
+        raise psycopg.errors.InFailedSqlTransaction(
+            "The server has rolled the transaction back instead of committing it: a statement of it had failed, and "
+            "whoever was told went on. Nothing of it is stored."
+        )
 
 
 class CommittingMixin(_Connection):
@@ -55,8 +74,7 @@ class CommittingMixin(_Connection):
             waits = self._itself.batch is not None and self._itself.batch.waiting
             if (
                 lease is not None
-                and lease.transaction_id is None
-                and lease.looks_up_commits
+                and lease.lacks_transaction_id
                 and not waits  # then it is asked for with what waits
                 and current_unit.get()
             ):
@@ -69,11 +87,20 @@ class CommittingMixin(_Connection):
                 lease.last_error = error
                 lease.discard = lease.discard or self.closed
             if not sent or is_rolled_back(error) or not (is_session_lost(error) or self.closed):
+                if self.pgconn.transaction_status == _IDLE:
+                    self._transaction_ended()  # what comes next is another, also without rollback()
                 raise
             if not settle(self._itself, lease, error):
                 raise
         self._transaction_ended()
         note_stored()
+
+    def _exec_command(self, command: Any, *args: Any, **kwargs: Any) -> Generator[Any, Any, PGresult | None]:
+        # Where COMMIT goes, also that of psycopg's own transaction().
+        result: PGresult | None = yield from super()._exec_command(command, *args, **kwargs)
+        if command == _COMMIT and result is not None:
+            check_commit(result)
+        return result
 
     def rollback(self) -> None:
         """Roll back as psycopg does."""

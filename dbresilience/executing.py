@@ -175,13 +175,8 @@ class LeasedCursorMixin(_Cursor):
         ended = perf_counter()
         lease = self._lease
         if lease is not None:
-            lease.seen_at = ended
-            if lease.wait_seconds:
-                wait_seconds, lease.wait_seconds = lease.wait_seconds, 0.0
-            if self.is_measured:
-                self.is_measured = False
-            elif lease.measures is not None:
-                lease.measures.add_statement(query, ended - started, failure)
+            wait_seconds = lease.note_statement(query, None if self.is_measured else ended - started, ended, failure)
+            self.is_measured = False
         if self._log is not None and ended - started >= self._log.threshold_seconds:
             self._log.report(self, query, params, ended - started, wait_seconds)
 

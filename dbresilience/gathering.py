@@ -122,7 +122,7 @@ class _Trip:
     def _end(self, batches: list[Batch]) -> None:
         """Forget what was not sent or not evaluated, because another read failed."""
         for batch in batches:
-            batch.waiting = [statement for statement in batch.waiting if id(statement) not in self._statements]
+            batch.forget(statement for _, statement in self._statements.values())
         for _, statement in self._statements.values():
             if not statement.cursor.closed:
                 statement.cursor.close()
@@ -147,7 +147,7 @@ class _Trip:
             if len(added) == 1:
                 finish = partial(_call_with_answer, read, batch, added[0])
             else:  # more than one query: it goes by itself, later
-                batch.waiting = [statement for statement in batch.waiting if id(statement) in known]
+                batch.forget(added)
                 finish, added = read, []
         elif not is_queryset:
             self._is_free = False  # it was called to its end, and nobody knows what it did

@@ -9,6 +9,7 @@ import psycopg
 from django.db.backends.postgresql.base import TIMESTAMPTZ_OID
 from django.db.backends.postgresql.psycopg_any import register_tzloader
 from django.db.backends.signals import connection_created
+from django.db.backends.utils import debug_transaction
 from psycopg.pq import Format, TransactionStatus
 
 from .connecting import ConnectingMixin
@@ -18,6 +19,7 @@ from .measures import CLOSE, LOST, REQUEST, RETRY
 from .resources import DatabaseResources
 
 if TYPE_CHECKING:
+    from .batches import Batch
     from .executing import LeasedCursorMixin
 
 # Plain numbers, since they are compared for each query and an enumeration's == is slow.
@@ -38,16 +40,18 @@ class HoldingMixin(ConnectingMixin):
         self._lease: Lease | None = None
         self._pins = 0
         self._busy = 0
-        self._begins_later = False
+        self._begins_later: DatabaseResources | None = None
+        """What the transaction will take its connection from, while it has taken none."""
         self._request_ends = False
 
     def connect(self) -> None:
         """Take a connection from the pool; the ceremony is for new physical ones only."""
+        if self._begins_later is not None:
+            self._begin(self._begins_later)
+            return
         resources = self.resources
         if resources.pool is None:
             super().connect()
-        elif self._begins_later:
-            self._begin(resources)
         else:
             self._forget_transaction()
             if self._pins:
@@ -57,7 +61,7 @@ class HoldingMixin(ConnectingMixin):
     def _begin(self, resources: DatabaseResources) -> None:
         """Take the connection of a transaction that was begun without one."""
         try:
-            self._take(resources).connection.autocommit = False
+            self._take(resources).connection.set_autocommit(False)
         except BaseException:
             # Who goes on after this is still in that transaction.
             if self._lease is not None:
@@ -65,7 +69,10 @@ class HoldingMixin(ConnectingMixin):
                 self._give_back()
             self.autocommit = False
             raise
-        self.autocommit = self._begins_later = False
+        self.autocommit, self._begins_later = False, None
+        if self.queries_logged:
+            with debug_transaction(self, "BEGIN"):
+                pass  # it goes with the first statement
 
     def _forget_transaction(self) -> None:
         self.in_atomic_block = False
@@ -91,9 +98,9 @@ class HoldingMixin(ConnectingMixin):
 
     def _greet(self, lease: Lease) -> None:
         self._busy += 1  # receivers of connection_created query, too
-        around = {name: getattr(self, name) for name in _OF_A_TRANSACTION} if self._begins_later else {}
+        around = {name: getattr(self, name) for name in _OF_A_TRANSACTION} if self.in_atomic_block else {}
         if around:
-            self._begins_later = False
+            self._begins_later = None
             self._forget_transaction()
         try:
             connection = lease.connection
@@ -102,6 +109,8 @@ class HoldingMixin(ConnectingMixin):
                     connection.isolation_level = psycopg.IsolationLevel(self.isolation_level.value)
                 self.init_connection_state()
                 connection_created.send(sender=self.__class__, connection=self)
+                if self._lease is not lease:
+                    raise psycopg.InterfaceError("A receiver of connection_created has closed the connection.")
                 connection.announced = True
             if not self.settings_dict["AUTOCOMMIT"]:
                 self.set_autocommit(False)
@@ -143,6 +152,10 @@ class HoldingMixin(ConnectingMixin):
         """Whether a `pinned()` block keeps the connection."""
         return self._pins > 0
 
+    @property
+    def _batch(self) -> Batch | None:
+        return getattr(self.connection, "batch", None)
+
     def _give_back(self, why: str = LOST) -> None:
         lease, self._lease = self._lease, None
         if lease is None:
@@ -156,7 +169,7 @@ class HoldingMixin(ConnectingMixin):
         """In a forked child: the parent's connection is not ours."""
         self._lease = None
         self.connection = None
-        self._resources = None
+        self._resources = self._begins_later = None
         if self.in_atomic_block:
             # The transaction goes on in the parent; here its block can only fail.
             self.closed_in_transaction = self.needs_rollback = True
@@ -208,7 +221,7 @@ class HoldingMixin(ConnectingMixin):
             try:
                 taken = self._take(self.resources)
                 if not in_autocommit:
-                    taken.connection.autocommit = False
+                    taken.connection.set_autocommit(False)
                     self.autocommit = False
             except BaseException:
                 if self.in_atomic_block:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from . import signals
 from .signals import emit
-from .slow_queries import call_site, current_request
+from .slow_queries import Frame, call_site, current_request
 
 if TYPE_CHECKING:
     from types import CodeType
@@ -110,9 +110,9 @@ class Lease:
         return holder is not None and not holder.thread.is_alive() and not holder.allow_thread_sharing
 
     @property
-    def looks_up_commits(self) -> bool:
-        """Whether the outcome of an interrupted COMMIT can be looked up."""
-        return self.connection.cluster is not None
+    def lacks_transaction_id(self) -> bool:
+        """Whether the id of its transaction is to be asked for: it is not known, and the server can tell."""
+        return self.transaction_id is None and self.connection.cluster is not None
 
     def note_session_state(self) -> None:
         """Note that a statement left something on the session."""
@@ -160,6 +160,32 @@ class Lease:
     def held_seconds(self) -> float:
         """Seconds since the connection was acquired."""
         return perf_counter() - self.acquired_at
+
+    def note_statement(
+        self,
+        query: Any,
+        seconds: float | None,
+        ended: float,
+        failure: psycopg.Error | None,
+        site: Frame | None = None,
+    ) -> float:
+        """Note that the server has answered a statement, and put down how long it took.
+
+        Args:
+            query: its text.
+            seconds: how long it took; None if that is known already.
+            ended: when the answer came, by `time.perf_counter`.
+            failure: its error.
+            site: from where it was executed, if not from here.
+
+        Returns:
+            How long the connection was waited for, in seconds, to the first of the lease; 0 to others.
+        """
+        self.seen_at = ended
+        if seconds is not None and self.measures is not None:
+            self.measures.add_statement(query, seconds, failure, site)
+        wait_seconds, self.wait_seconds = self.wait_seconds, 0.0
+        return wait_seconds
 
     def cursor_closed(self) -> None:
         """Note that a cursor ended; the holder decides whether the connection goes back."""

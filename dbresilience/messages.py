@@ -65,11 +65,7 @@ class TextCursorMixin(LeasedCursorMixin):
             yield from self._start_query(query)
         else:
             begins, asks = pgconn.transaction_status == _IDLE, self._asks_for_id(query)
-            connection.begins_with_statement = begins
-            try:
-                yield from self._start_query(query)
-            finally:
-                connection.begins_with_statement = False
+            yield from self._start_query_with_begin(query) if begins else self._start_query(query)
         self._query = sent = self._convert_query(query, params)
         text = sent.query + _AND_ID if asks else sent.query
         pgconn.send_query(connection._get_tx_start_command() + _AND + text if begins else text)
@@ -85,15 +81,18 @@ class TextCursorMixin(LeasedCursorMixin):
         self._set_results(results)
         self._last_query = query
 
-    # Statements that wait
-
-    def _wait_in(self, batch: Batch, query: str, params: Any) -> Generator[Any, Any, None]:
+    def _start_query_with_begin(self, query: Any) -> Generator[Any, Any, None]:
         connection: Any = self._conn
         connection.begins_with_statement = True
         try:
             yield from self._start_query(query)
         finally:
             connection.begins_with_statement = False
+
+    # Statements that wait
+
+    def _wait_in(self, batch: Batch, query: str, params: Any) -> Generator[Any, Any, None]:
+        yield from self._start_query_with_begin(query)
         self._last_query = query
         if batch.answered is not None and (batch.answered[0].query, batch.answered[0].params) == (query, params):
             result, batch.answered = batch.answered[1], None
@@ -103,7 +102,7 @@ class TextCursorMixin(LeasedCursorMixin):
             self._set_results([result])
             return
         self._query = sent = self._convert_query(query, params)
-        traits = traits_of(query, connection)
+        traits = traits_of(query, self.connection)
         statement = Waiting(self, query, params, sent.query, None if self._log is None else frame_of_application())
         batch.add(statement, changes_rows=traits is not None and traits.changes_rows)
         self.waits = True
@@ -185,12 +184,7 @@ class TextCursorMixin(LeasedCursorMixin):
 
     def _asks_for_id(self, query: Any) -> bool:
         lease = self._lease
-        if (
-            lease is None
-            or lease.transaction_id is not None
-            or not lease.looks_up_commits
-            or not isinstance(query, str)
-        ):
+        if lease is None or not lease.lacks_transaction_id or not isinstance(query, str):
             return False
         traits = traits_of(query, self.connection)
         return traits is not None and traits.changes_rows

@@ -7,6 +7,7 @@ from asyncio import _get_running_loop
 from threading import get_ident
 from typing import Any
 
+import psycopg
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from . import cursors
@@ -43,11 +44,13 @@ class OpeningMixin(HoldingMixin):
             if self._lease is None and self.connection is not None:
                 self.close_if_health_check_failed()
             self._connect_if_needed()
-            with self.wrap_database_errors:
-                cursor = self._prepare_cursor(self.create_cursor(name))
-        except BaseException:
+            cursor = self._prepare_cursor(self.create_cursor(name))
+        except BaseException as error:
             self._busy -= 1
             self.release_if_unneeded()
+            if isinstance(error, psycopg.Error):
+                with self.wrap_database_errors:  # which costs as much as a lock while there is no error
+                    raise
             raise
         self._busy -= 1
         return cursor
@@ -88,5 +91,8 @@ class OpeningMixin(HoldingMixin):
         ):
             self.ensure_connection()
         else:
-            with self.wrap_database_errors:
+            try:
                 self.connect()
+            except psycopg.Error:
+                with self.wrap_database_errors:
+                    raise

@@ -40,6 +40,8 @@ CLEANUP_SECONDS = 1.0
 """What COMMIT, ROLLBACK and the cleaning of a session may take when a deadline is near or over."""
 
 
+_IDLE = int(TransactionStatus.IDLE)
+
 # From psycopg 3.3.9 on, or a little before.
 _WaitTimeout: Any = getattr(psycopg.errors, "_WaitTimeout", None)
 _NOTHING_TO_ADD = nullcontext()
@@ -203,6 +205,9 @@ class DeadlineMixin(_Connection):
 
     def set_autocommit(self, value: bool) -> None:
         """Set it as psycopg does: nothing is sent for it, so it takes no time, also when the deadline is over."""
+        if self.pgconn.transaction_status == _IDLE:
+            self._autocommit = bool(value)  # which is all that psycopg does then, and the quickest
+            return
         with self.lock:
             super().wait(self._set_autocommit_gen(value))
 

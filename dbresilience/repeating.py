@@ -90,12 +90,4 @@ def _may_go_again(cursor: LeasedCursorMixin, error: psycopg.Error, query: Any) -
     if not was_sent(error):
         return True
     traits = traits_of(query, connection)
-    return (traits is None or not traits.leaves_state) and _is_plain_read(query, connection)
-
-
-def _is_plain_read(query: Any, connection: Any) -> bool:
-    if isinstance(query, bytes):
-        query = query.decode(errors="replace")
-    elif isinstance(query, psycopg.sql.Composable):
-        query = query.as_string(connection)
-    return isinstance(query, str) and is_plain_read(query)
+    return (traits is None or not traits.leaves_state) and is_plain_read(query, connection)

@@ -227,6 +227,10 @@ def _forget_after_fork() -> None:
         resources.inherited = True
     measures.forget_in_child()
     fork.forget(resources.pool for resources in inherited if resources.pool is not None)
+    wrapper: Any
+    for wrapper in connections.all(initialized_only=True):
+        if getattr(wrapper, "begins_later", False):  # no lease leads to it
+            wrapper.forget_connection()
 
 
 keep(globals(), "DatabaseResources", "OtherEngine")

@@ -273,10 +273,10 @@ def _refuse_within_transaction(using: str, name: str) -> None:
 def _writes_around(using: str) -> dict[str, int | None]:
     """Return how many writes the open transactions of all other aliases hold; None where that is not known."""
     return {
-        wrapper.alias: getattr(wrapper.connection, "writes", None)
+        wrapper.alias: 0 if wrapper.connection is None else getattr(wrapper.connection, "writes", None)
         for wrapper in connections.all(initialized_only=True)
         if wrapper.alias != using
-        and wrapper.connection is not None
+        and (wrapper.connection is not None or getattr(wrapper, "begins_later", False))
         and (wrapper.in_atomic_block or not wrapper.autocommit)
         and not _is_within_test_case(wrapper)
     }

@@ -91,11 +91,8 @@ _known: dict[str, Traits | None] = {}
 def traits_of(query: Any, connection: psycopg.Connection[Any] | None) -> Traits | None:
     """Return what `query` is recognised to be; None for a plain read, which most are."""
     if not isinstance(query, str):
-        if isinstance(query, bytes):
-            query = query.decode(errors="replace")
-        elif isinstance(query, sql.Composable):
-            query = query.as_string(connection)
-        else:
+        query = _text_of(query, connection)
+        if query is None:
             return Traits(leaves_state=True, writes=True, is_by_hand=True, stores_in_parts=True)
     try:
         return _known[query]
@@ -115,12 +112,22 @@ def traits_of(query: Any, connection: psycopg.Connection[Any] | None) -> Traits 
     return known
 
 
-def is_plain_read(text: str) -> bool:
-    """Whether `text` is one SELECT that stores nothing, so that it does no harm to ask it twice.
+def _text_of(query: Any, connection: psycopg.Connection[Any] | None) -> str | None:
+    """Return the text of what psycopg takes for a query; None if it cannot be told."""
+    if isinstance(query, bytes):
+        return query.decode(errors="replace")
+    if isinstance(query, sql.Composable):
+        return query.as_string(connection)
+    return query if isinstance(query, str) else None
+
+
+def is_plain_read(query: Any, connection: psycopg.Connection[Any] | None = None) -> bool:
+    """Whether `query` is one SELECT that stores nothing, so that it does no harm to ask it twice.
 
     A lock that it takes (`FOR UPDATE`) lasts no longer than its transaction.
     """
-    return _SELECT.match(text) is not None and _only_reads(text)
+    text = _text_of(query, connection)
+    return text is not None and _SELECT.match(text) is not None and _only_reads(text)
 
 
 def _only_reads(text: str) -> bool:

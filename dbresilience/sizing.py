@@ -56,8 +56,18 @@ class Sizing:
     def _open(self, connections: int) -> None:
         sizes = sizes_beside(self._survivors, self._configuration)
         least, most = sizes["min_size"], sizes["max_size"]
-        wanted = min(connections, most - self._psycopg_pool.get_stats()["pool_size"], most - least)
-        if wanted > 0:
-            # A larger min_size connects at once; a larger max_size waits for demand.
-            self._psycopg_pool.resize(least + wanted, most)
-            self._psycopg_pool.resize(least, most)
+        wanted = min(connections, most - self._size, most - least)
+        if wanted <= 0:
+            return
+        # psycopg opens what min_size is raised by, also beyond max_size. So that nobody who asks it for a connection
+        # has it open one between the look at its size and that, it may not grow meanwhile.
+        held = max(self._size, least, 1)
+        self._psycopg_pool.resize(least, held)
+        wanted = min(wanted, most - max(self._size, held))
+        # A larger min_size connects at once; a larger max_size waits for demand.
+        self._psycopg_pool.resize(least + wanted, most)
+        self._psycopg_pool.resize(least, most)
+
+    @property
+    def _size(self) -> int:
+        return self._psycopg_pool.get_stats()["pool_size"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
-from psycopg.pq import ConnStatus
+from psycopg.pq import ConnStatus, ExecStatus
 
 from . import signals
 from .errors import classify
@@ -20,6 +20,8 @@ from .signals import emit
 if TYPE_CHECKING:
     from .connection import ResilientConnection
     from .lease import Lease
+
+_ROWS = int(ExecStatus.TUPLES_OK)
 
 CLUSTER = "(SELECT system_identifier::text FROM pg_catalog.pg_control_system())"
 ID = (
@@ -94,8 +96,21 @@ def ask_before_commit(connection: ResilientConnection, lease: Lease) -> None:
 
 
 def read_id(connection: ResilientConnection, result: Any) -> TransactionId | None:
-    """Return the answer to `ID`; None if the transaction has changed nothing yet."""
+    """Return the answer to `ID`; None if the transaction has changed nothing yet.
+
+    Raises:
+        psycopg.Error: the server refused it, and with it the transaction.
+    """
+    if result.status != _ROWS:
+        raise refusal_of_id(result, connection.pgconn._encoding)
     xid, cluster = result.get_value(0, 0), connection.cluster
     if xid is None or cluster is None:
         return None
     return TransactionId(xid, result.get_value(0, 1), result.get_value(0, 2), cluster)
+
+
+def refusal_of_id(result: Any, encoding: str) -> psycopg.Error:
+    """Return the error that was answered to `ID`, with a note that tells where it comes from."""
+    error = psycopg.errors.error_from_result(result, encoding=encoding)
+    error.add_note("It was raised by the question for the transaction's id; commit_lookup = False lets it be.")
+    return error

@@ -3,9 +3,9 @@ work ends.
 
 `ResilienceMixin` goes before any wrapper derived from Django's PostgreSQL one, e.g. PostGIS.
 
-Work starts with a cursor or a transaction. It ends when the last cursor is closed outside a
-transaction, or with the outermost transaction. Between the two, Django sees an ordinary
-connection; afterwards `connection.connection` is None, as after `close()`.
+Work starts with a cursor, also within a transaction (see `beginning`). It ends when the last cursor is closed outside
+a transaction, or with the outermost transaction. Between the two, Django sees an ordinary connection; before and
+afterwards `connection.connection` is None, as after `close()`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from functools import cache
 from typing import Any
 
 from .batches import Batch
+from .beginning import BeginningMixin
 from .counts import compilers_counting_later
 from .identity import database_of
-from .measures import BATCH, CLOSE, PINNED, TRANSACTION
-from .opening import OpeningMixin
+from .measures import BATCH, CLOSE, PINNED
 from .resources import close_database
 from .session import set_all, wanted_settings
 
@@ -35,7 +35,7 @@ def _greeting_anew(editor_class: type[Any]) -> type[Any]:
     return SchemaEditor
 
 
-class ResilienceMixin(OpeningMixin):
+class ResilienceMixin(BeginningMixin):
     """Leases connections from this process's pool; see the module for when."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -73,69 +73,6 @@ class ResilienceMixin(OpeningMixin):
         """Nothing to do for a lease: liveness is looked at when a connection is acquired."""
         if self._lease is None and self.connection is not None:
             super().close_if_health_check_failed()
-
-    def get_autocommit(self) -> bool:
-        """Return the autocommit state, without taking a connection for the question."""
-        if self._begins_later:
-            return False
-        if self.connection is None and not self.in_atomic_block and self.settings_dict["AUTOCOMMIT"]:
-            return True
-        return super().get_autocommit()
-
-    def set_autocommit(self, autocommit: bool, force_begin_transaction_with_broken_autocommit: bool = False) -> None:
-        """Set autocommit; switching it on ends a transaction and with it the lease.
-
-        A transaction of `atomic()`, which is what the second argument tells, takes its connection with its first
-        cursor: until then it holds none.
-        """
-        is_atomic = force_begin_transaction_with_broken_autocommit
-        if is_atomic and not autocommit and self.connection is None and self._may_begin_later:
-            self.validate_no_atomic_block()
-            self._forget_transaction()
-            self.autocommit, self._begins_later = False, True
-            return
-        if autocommit:
-            lease = self._lease
-            if (lease is None or (lease.discard and lease.connection.closed)) and self._is_leasing:
-                self._autocommit_without_connection()
-            else:
-                super().set_autocommit(autocommit, is_atomic)
-                self.release_if_unneeded(TRANSACTION)
-            return
-        if self._batch is not None:
-            self._batch.end_function()  # what begins a transaction is more than a statement
-        self._busy += 1  # a cursor that the garbage collector closes must not end the lease just now
-        try:
-            super().set_autocommit(autocommit, is_atomic)
-        finally:
-            self._busy -= 1
-
-    @property
-    def _is_leasing(self) -> bool:
-        return bool(self.settings_dict["AUTOCOMMIT"]) and self._pooled
-
-    @property
-    def _may_begin_later(self) -> bool:
-        # Where statements are logged, BEGIN is logged in its place; and a pin has its connection, or has lost it.
-        return self._is_leasing and not self._pins and not self.queries_logged
-
-    def _autocommit_without_connection(self) -> None:
-        """End a transaction whose connection is gone.
-
-        Another is not taken just to set what every new one has; it might not be had, and that error would replace the
-        one which says what became of the transaction.
-        """
-        self.validate_no_atomic_block()
-        self._give_back()
-        self.autocommit, self._begins_later = True, False
-        if self.run_commit_hooks_on_set_autocommit_on:
-            self.run_and_clear_commit_hooks()
-            self.run_commit_hooks_on_set_autocommit_on = False
-
-    def run_and_clear_commit_hooks(self) -> None:
-        """Run `on_commit` functions, holding no connection meanwhile."""
-        self.release_if_unneeded(TRANSACTION)
-        super().run_and_clear_commit_hooks()
 
     @contextmanager
     def pinned(self) -> Iterator[None]:
@@ -203,10 +140,6 @@ class ResilienceMixin(OpeningMixin):
             except BaseException:
                 self.needs_rollback = was_broken  # else Django could not go back to the savepoint, which it does now
                 raise
-
-    @property
-    def _batch(self) -> Batch | None:
-        return getattr(self.connection, "batch", None)
 
     def send_waiting(self) -> None:
         """Send what waits in the batch, if anything does."""

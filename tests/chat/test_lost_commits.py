@@ -14,6 +14,7 @@ from rest_framework.test import APIClient
 from chat import limits, services, unbegun
 from chat.models import Message, Thread
 from tests.chat.commits import interrupt_commit
+from tests.chat.conftest import forget_unbegun
 from tests.support.postgres import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -87,7 +88,7 @@ def test_a_request_whose_commit_was_interrupted_is_stored_once(
         # What that knows is what the database knows.
         if stored:
             wait_until(lambda: Message.objects.filter(error=services.NEVER_BEGUN).exists(), what="word of it")
-        unbegun.forget_all()
+        forget_unbegun()
 
     # Nobody has begun the reply, and nobody waits until that shows.
     began = time.monotonic()

@@ -12,7 +12,7 @@ from django.db import IntegrityError, OperationalError, ProgrammingError, connec
 from django.db.models.sql.compiler import SQLCompiler
 from django.test.utils import CaptureQueriesContext
 
-from dbresilience import gather, pipeline
+from dbresilience import batches, gather, pipeline
 from dbresilience.base import DatabaseWrapper
 from tests.dbresilience.batches.programs import key
 from tests.dbresilience.batches.reads import fill
@@ -90,6 +90,24 @@ def test_it_takes_along_the_writes_of_a_pipeline(far: DatabaseWrapper, proxy: Pr
         create(far, 1)
         gather(owners(far).count, using=far.alias)
     assert not hasattr(caught.value, "__notes__")  # it was no read that failed
+
+
+def test_what_is_forgotten_does_not_fill_the_batch(
+    far: DatabaseWrapper, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what comes later would be sent before it need be."""
+
+    def fail() -> None:
+        raise KeyError
+
+    monkeypatch.setattr(batches, "MOST_BYTES", 900)
+    with pipeline(using=far.alias):
+        with suppress(KeyError):
+            gather(owners(far).filter(name="x" * 900), fail, using=far.alias)
+        before = proxy.round_trips
+        create(far, 1)
+        create(far, 2)
+        assert proxy.round_trips == before
 
 
 def test_an_error_names_the_read(ours: DatabaseWrapper) -> None:

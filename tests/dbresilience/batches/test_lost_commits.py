@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 from django.db import IntegrityError, OperationalError
@@ -10,8 +11,8 @@ from django.db import IntegrityError, OperationalError
 from dbresilience import CommitOutcomeUnknown, classify, pipeline, retry
 from dbresilience.base import DatabaseWrapper
 from tests.dbresilience.batches.rows import create, end_session, names, owners, run_waiting
-from tests.dbresilience.conftest import in_thread, run
-from tests.support.postgres import ThrowawayPostgres
+from tests.dbresilience.conftest import MakeWrapper, in_thread, run
+from tests.support.postgres import ThrowawayPostgres, wait_until
 from tests.support.protocol import Message, is_commit
 from tests.support.proxy import ANSWERED, SEEN, SENT, Proxy
 
@@ -103,6 +104,39 @@ def test_wherever_it_is_cut_what_is_said_is_so(far: DatabaseWrapper, proxy: Prox
         assert (found, said) in [(2, "stored"), (0, "not stored"), (0, "unknown"), (2, "unknown")]
         assert far.resources.snapshot().in_use == 0
     assert at > 15
+
+
+@pytest.mark.parametrize("options", [{}, {"pool": False}])
+def test_a_session_that_ends_behind_its_last_answer_has_stored(
+    far: DatabaseWrapper,
+    make_wrapper: MakeWrapper,
+    proxy: Proxy,
+    postgres: ThrowawayPostgres,
+    database_url: str,
+    options: dict[str, Any],
+) -> None:
+    """COMMIT is answered; in the place of the answer that would end the pipeline stands the end of the session."""
+    wrapper = make_wrapper(url=proxy.url(database_url), **options)
+    database, hooks = database_url.rpartition("/")[2], []
+
+    def end_before_sync(message: Message) -> bool:
+        if message.kind == "Sync" and not ended:
+            wait_until(lambda: postgres.execute("SELECT 1 FROM batches_owner", database=database) != [])
+            ended.append(postgres.execute(f"SELECT pg_terminate_backend({pid})"))
+            time.sleep(0.1)
+        return False
+
+    ended: list[Any] = []
+    with pipeline(using=wrapper.alias):
+        create(wrapper, 1)
+        wrapper.on_commit(lambda: hooks.append(1))
+        pid = wrapper.connection.info.backend_pid
+        proxy.cut_when(end_before_sync, after=SEEN)
+    assert ended
+    assert hooks == [1]
+    assert wrapper.get_autocommit()
+    assert names(wrapper) == ["owner 1"]
+    wrapper.close()
 
 
 def test_a_session_that_is_ended_within_it_is_undone(far: DatabaseWrapper, postgres: ThrowawayPostgres) -> None:

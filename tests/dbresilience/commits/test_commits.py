@@ -257,7 +257,8 @@ def test_one_that_must_wait_does_not_hold_up_all_others(
     """Behind a session that still works on its COMMIT the others would run out of time."""
     run(
         one,
-        "CREATE FUNCTION doze() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(2); RETURN NULL; END';"
+        "CREATE FUNCTION doze() RETURNS trigger LANGUAGE plpgsql SET client_connection_check_interval = 0"
+        " AS 'BEGIN PERFORM pg_sleep(2); RETURN NULL; END';"
         "CREATE CONSTRAINT TRIGGER dozes AFTER INSERT ON kept DEFERRABLE INITIALLY DEFERRED"
         " FOR EACH ROW WHEN (NEW.n = 1) EXECUTE FUNCTION doze();",
     )

@@ -7,10 +7,10 @@ from typing import Any
 
 import psycopg
 import pytest
-from django.db import OperationalError, ProgrammingError, transaction
+from django.db import IntegrityError, OperationalError, ProgrammingError, transaction
 from django.test.utils import CaptureQueriesContext
 
-from dbresilience import CommitOutcomeUnknown, classify
+from dbresilience import CommitOutcomeUnknown, classify, pipeline
 from dbresilience.base import DatabaseWrapper
 from dbresilience.transaction_ids import TransactionId
 from tests.dbresilience.conftest import MakeWrapper, run
@@ -58,6 +58,23 @@ def test_a_commit_by_hand_ends_what_the_id_is_for(
         one.commit()
     assert classify(caught.value).name == "not_committed"
     assert stored(postgres, database_url) == [1]
+    one.close()
+    one.set_autocommit(True)
+
+
+def test_a_commit_that_was_refused_ends_it_too(
+    one: DatabaseWrapper, proxy: Proxy, postgres: ThrowawayPostgres, database_url: str
+) -> None:
+    """Also where nobody calls rollback(): what is stored next must not pass for what was undone."""
+    run(one, "ALTER TABLE kept ADD UNIQUE (n) DEFERRABLE INITIALLY DEFERRED, DROP CONSTRAINT kept_pkey")
+    one.set_autocommit(False)
+    run(one, "INSERT INTO kept VALUES (1), (1)")
+    with pytest.raises(IntegrityError):
+        one.commit()
+    run(one, "INSERT INTO kept VALUES (2)")
+    proxy.cut_when(is_commit, after=ANSWERED)
+    one.commit()
+    assert stored(postgres, database_url) == [2]
     one.close()
     one.set_autocommit(True)
 
@@ -112,6 +129,29 @@ def test_an_error_is_shown_as_ever(one: DatabaseWrapper) -> None:
     assert "pg_current" not in str(caught.value)
     assert isinstance(caught.value.__cause__, psycopg.errors.UndefinedColumn)
     assert caught.value.__cause__.diag.statement_position == "26"
+
+
+@pytest.mark.parametrize("block", [transaction.atomic, pipeline])
+def test_a_question_that_is_refused_undoes_nothing_silently(
+    one: DatabaseWrapper, postgres: ThrowawayPostgres, database_url: str, block: Any
+) -> None:
+    """Within the transaction it has another role than the one that was asked when it was connected."""
+    database = database_url.rpartition("/")[2]
+    postgres.execute("CREATE ROLE mortal", database=database)
+    postgres.execute("REVOKE EXECUTE ON FUNCTION pg_catalog.pg_current_wal_insert_lsn() FROM PUBLIC", database=database)
+    run(one, "GRANT ALL ON kept TO mortal")
+    hooks: list[int] = []
+    try:
+        with pytest.raises(ProgrammingError, match="pg_current_wal_insert_lsn") as caught, block(using=one.alias):
+            one.on_commit(lambda: hooks.append(1))
+            for statement in ("SET LOCAL ROLE mortal", "INSERT INTO kept VALUES (1)"):
+                with one.cursor() as cursor:
+                    cursor.execute(statement)
+        assert "commit_lookup" in "".join(caught.value.__cause__.__notes__)  # type: ignore[union-attr]  # psycopg's
+        assert hooks == []
+        assert run(one, "SELECT n FROM kept") == []
+    finally:
+        postgres.execute("DROP OWNED BY mortal; DROP ROLE mortal", database=database)
 
 
 @pytest.mark.parametrize("function", ["pg_last_wal_replay_lsn", "pg_current_wal_insert_lsn", "pg_control_system"])

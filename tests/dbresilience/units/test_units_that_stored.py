@@ -153,9 +153,10 @@ def other(one: DatabaseWrapper, database_url: str) -> Iterator[DatabaseWrapper]:
     del connections[other.alias]
 
 
+@pytest.mark.parametrize("has_begun", [True, False])
 @pytest.mark.parametrize(("writes", "runs"), [(True, 1), (False, 2)])
 def test_a_write_in_a_transaction_around_it_is_not_doubled(
-    one: DatabaseWrapper, other: DatabaseWrapper, postgres: ThrowawayPostgres, writes: bool, runs: int
+    one: DatabaseWrapper, other: DatabaseWrapper, postgres: ThrowawayPostgres, writes: bool, runs: int, has_begun: bool
 ) -> None:
     """That transaction goes on, with what the unit wrote into it; what was there before does not matter."""
 
@@ -166,13 +167,14 @@ def test_a_write_in_a_transaction_around_it_is_not_doubled(
 
     unit = Unit(one, trouble)
     with transaction.atomic(using=other.alias):
-        run(other, "INSERT INTO kept VALUES (9, 0)")
+        if has_begun:
+            run(other, "INSERT INTO kept VALUES (9, 0)")
         try:
             retry(unit, using=one.alias)()
         except OperationalError as error:
             assert "transaction of" in " ".join(error.__notes__)  # noqa: PT017  # one of two cases
     assert unit.runs == runs
-    assert run(one, "SELECT count(*) FROM kept WHERE id > 2") == [(1 + writes,)]
+    assert run(one, "SELECT count(*) FROM kept WHERE id > 2") == [(has_begun + writes,)]
 
 
 @pytest.mark.parametrize(
