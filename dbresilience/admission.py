@@ -8,7 +8,6 @@ outage (a statement that was never answered) is a *suspicion*, for a probe to co
 
 from __future__ import annotations
 
-import random
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,10 +17,11 @@ from time import monotonic, perf_counter
 import psycopg
 
 from . import signals
-from .dialling import is_unexplained, nobody_listened
+from .dialling import nobody_listened
 from .errors import AcquireTimeout, DatabaseUnavailable, StatementOverdue, classify
-from .meanings import CANNOT_CONNECT, NO_WRITER, POOLER_FULL, SERVER_FULL, SHUTTING_DOWN, STARTING, Classification
+from .meanings import CANNOT_CONNECT, NO_WRITER, SHUTTING_DOWN, STARTING, Classification
 from .operators import is_at_work
+from .probe_pace import FULL, LONGEST_DELAY_SECONDS, ProbePace
 from .signals import emit
 
 GLANCE_SECONDS = 0.04
@@ -31,13 +31,7 @@ STALE_SECONDS = 10.0
 HANGING_SECONDS = 1.0
 """When a probe hangs: a suspicion is confirmed, nobody waits for it longer, and another may start beside it."""
 MOST_PROBES = 3
-LISTEN_SECONDS = 0.1
-"""Between two probes while nothing listens at the address, which costs nobody anything."""
-START_SECONDS = 0.2
-"""Longest time between two probes of a server that is starting or being promoted."""
-LONGEST_DELAY_SECONDS = 1.0
 _SILENCE = (StatementOverdue, AcquireTimeout, psycopg.errors.ConnectionTimeout)
-FULL = frozenset({SERVER_FULL.name, POOLER_FULL.name})
 WORTH_A_PROBE = FULL | {NO_WRITER.name, SHUTTING_DOWN.name}
 """Troubles that pass in a moment: whoever comes waits for the next probe."""
 
@@ -86,7 +80,7 @@ class Admission:
         self._verdict_at = 0.0
         self._next_probe_at = 0.0
         self._suspected_at = 0.0
-        self._refused_since: float | None = None
+        self._pace = ProbePace()
         self.warm_up = "off"
         """``off``, ``running``, ``done`` or ``failed``."""
         self._warming_until = 0.0
@@ -197,8 +191,8 @@ class Admission:
         self.opened_total += 1
         self._opened_at = self._verdict_at = now
         self._suspected_at = perf_counter()
-        self._refused_since = None
-        self._next_probe_at = now + self._delay(cause, now)
+        self._pace = ProbePace()
+        self._next_probe_at = now + self._pace.delay(cause, self.meaning, now)
         return True
 
     def _due_at(self) -> float:
@@ -241,7 +235,7 @@ class Admission:
                 self.clear = self._may_all_pass(now)
             elif was_open:
                 self.cause, self.meaning = cause, classify(cause)
-                self._next_probe_at = now + self._delay(cause, now)
+                self._next_probe_at = now + self._pace.delay(cause, self.meaning, now)
             elif self._suspicion is not None:
                 # An answer with a code is one, and others may have had theirs: then the server is not silent.
                 if getattr(cause, "sqlstate", None) is None and not self._answered_since(self._suspected_at):
@@ -252,26 +246,6 @@ class Admission:
             self._tell_opened(cause)
         elif was_open and cause is None:
             emit(signals.breaker_closed, self._alias, open_seconds=now - self._opened_at)
-
-    def _delay(self, cause: Exception, now: float) -> float:
-        """Seconds until the next probe: short after what costs nobody anything, else a share of the time it has lasted.
-
-        So a start that takes half a second is noticed within a tenth of one, and a long one is asked once a second.
-        """
-        if isinstance(cause, psycopg.errors.ConnectionTimeout):
-            return LISTEN_SECONDS / 2  # it took long enough by itself
-        if nobody_listened(cause) or (isinstance(cause, psycopg.OperationalError) and is_unexplained(cause)):
-            # Also a proxy without a server behind it, which takes a connection and ends it.
-            self._refused_since = None
-            return LISTEN_SECONDS * random.uniform(0.8, 1.2)
-        if self.meaning.name in FULL:
-            return LONGEST_DELAY_SECONDS * random.uniform(0.5, 1.0)
-        if self._refused_since is None:
-            self._refused_since = now
-        lasted = now - self._refused_since
-        passing = self.meaning.name in (STARTING.name, NO_WRITER.name, SHUTTING_DOWN.name)
-        longest = START_SECONDS if passing else LONGEST_DELAY_SECONDS
-        return min(max(0.15 * lasted, LISTEN_SECONDS / 2), longest) * random.uniform(0.75, 1.0)
 
     # The start
 

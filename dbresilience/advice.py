@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from .conf import OPTIONS
+from .options import OPTIONS
 
 _IN_URL = {(option.group, option.name): option.in_url[0] for option in OPTIONS if option.in_url}
 

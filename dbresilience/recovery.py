@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .admission import FULL, Admission
+from .admission import Admission
 from .connection import ProbingConnection, ResilientConnection
 from .errors import StatementOverdue, classify
 from .generation import Generation
@@ -16,6 +16,7 @@ from .operators import OrderFile
 from .overdue import SUSPICIOUS_SECONDS
 from .pacing import SharedPace
 from .physical import PhysicalConnections
+from .probe_pace import FULL
 from .snapshot import paused, unreachable
 
 FULL_PACE_SECONDS = 0.25

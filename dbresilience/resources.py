@@ -17,10 +17,11 @@ from django.db import connections
 from django.db.backends.postgresql.psycopg_any import IsolationLevel
 
 from . import fork, measures
-from .conf import DEFAULT_RETRY_AFTER_SECONDS, Configuration
+from .conf import Configuration
 from .connection import ResilientConnection
 from .health import DatabaseHealth, HealthProbe
 from .operators import LONGEST_PAUSE_SECONDS, OrderFile
+from .options import DEFAULT_RETRY_AFTER_SECONDS
 from .pool import Pool
 from .process import keep, of_process
 from .snapshot import PoolSnapshot

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dbresilience.aliases import Alias
-from dbresilience.conf import OPTIONS, OUR_KEYS, age_and_pool
+from dbresilience.conf import OUR_KEYS, age_and_pool
+from dbresilience.options import OPTIONS
 
 from .rules import Mistake, alias_check
 

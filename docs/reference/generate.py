@@ -21,9 +21,10 @@ from django.conf import settings  # noqa: E402
 import dbresilience  # noqa: E402
 from dbresilience import errors, instruments, meanings, signals  # noqa: E402
 from dbresilience.checks import CHECKS  # noqa: E402
-from dbresilience.conf import OPTIONS, Option  # noqa: E402
+from dbresilience.conf import Option  # noqa: E402
 from dbresilience.health import DatabaseHealth  # noqa: E402
 from dbresilience.management.commands.dbresilience import Command  # noqa: E402
+from dbresilience.options import OPTIONS  # noqa: E402
 from dbresilience.resources import DatabaseResources  # noqa: E402
 from dbresilience.retry import Attempt  # noqa: E402
 from dbresilience.snapshot import PoolSnapshot  # noqa: E402

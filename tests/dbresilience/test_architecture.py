@@ -40,7 +40,8 @@ def test_the_ground_floor_imports_nothing_of_ours() -> None:
         assert not imports_of(PACKAGE / f"{name}.py"), name
     for name in ("meanings", "signals", "measures"):
         assert imports_of(PACKAGE / f"{name}.py") == {"process"}, name
-    assert imports_of(PACKAGE / "conf.py") == {"parsers"}
+    assert imports_of(PACKAGE / "options.py") == {"parsers"}
+    assert imports_of(PACKAGE / "conf.py") == {"options", "parsers"}
     assert imports_of(PACKAGE / "errors.py") == {"meanings", "process"}
     assert imports_of(PACKAGE / "instruments.py") == {"measures"}
 
@@ -81,7 +82,7 @@ def test_faces_read_snapshots_and_signals() -> None:
 def test_verdicts_ask_nobody() -> None:
     """The doctor's rules are functions of facts; asking, showing and typing are rooms of their own."""
     allowed = {
-        "capacity": set(), "findings": set(), "advice": {"conf"}, "facts": {"capacity", "conf"},
+        "capacity": set(), "findings": set(), "advice": {"conf", "options"}, "facts": {"capacity", "conf"},
         "diagnosis": {"advice", "capacity", "conf", "facts", "findings"},
         "consulting": {"capacity", "doctor", "findings"},
         "doctor": {"addresses", "aliases", "capacity", "checks", "checks.rules", "deadlines", "diagnosis", "errors",

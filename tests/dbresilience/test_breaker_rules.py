@@ -11,10 +11,11 @@ from collections.abc import Callable
 import psycopg
 import pytest
 
-from dbresilience import DatabaseUnavailable, deadline
+from dbresilience import DatabaseUnavailable, classify, deadline
 from dbresilience import admission as breaker
 from dbresilience.admission import Admission
 from dbresilience.errors import StatementOverdue
+from dbresilience.probe_pace import ProbePace
 from tests.support.postgres import wait_until
 
 from .conftest import MakeWrapper, pid_of
@@ -211,8 +212,8 @@ def test_a_probe_does_not_end_a_pause() -> None:
 
 def test_an_error_that_is_answered_is_asked_for_ever_more_rarely() -> None:
     """A wrong password, say: at first many times a second, in the end once."""
-    admission = admission_with(Dial(failure("28P01")))
-    delays = [admission._delay(failure("28P01"), now) for now in (0.0, 1.0, 5.0, 60.0)]
+    pace, error = ProbePace(), failure("28P01")
+    delays = [pace.delay(error, classify(error), now) for now in (0.0, 1.0, 5.0, 60.0)]
     assert delays[0] <= 0.05
     assert 0.1 < delays[1] <= 0.15
     assert 0.75 <= delays[3] <= 1.0

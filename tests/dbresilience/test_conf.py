@@ -8,7 +8,8 @@ import environ
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from dbresilience.conf import OPTIONS, Configuration
+from dbresilience.conf import Configuration
+from dbresilience.options import OPTIONS
 
 
 def read(options: dict[str, Any] | None = None, *, debug: bool = False) -> Configuration:
