@@ -17,7 +17,18 @@ class DbresilienceConfig(AppConfig):
 
     def ready(self) -> None:
         """Read every alias's options now, so that a mistake stops the start, not a request; put all in its place."""
-        from . import checks, deadlines, history, logs, reporting, scraping, stopping, unavailable, warmup
+        from . import (
+            checks,
+            deadlines,
+            history,
+            logs,
+            looking_again,
+            reporting,
+            scraping,
+            stopping,
+            unavailable,
+            warmup,
+        )
         from .connecting import ConnectingMixin
         from .hosts import check_hosts
 
@@ -29,6 +40,7 @@ class DbresilienceConfig(AppConfig):
         logs.connect_receivers()
         scraping.install()  # before the history, since what is begun last is ended first
         history.install()
+        looking_again.install()
         reporting.install()
         unavailable.install()
         deadlines.install()
