@@ -45,6 +45,10 @@ else:
         " or set DEBUG=1 to use the server of `make run`."
     )
 
+if DATABASE_ENGINE == "dbresilience":
+    resilience = DATABASES["default"].setdefault("OPTIONS", {}).setdefault("resilience", {})
+    resilience["warm_up_with"] = "chat.warming.ask_as_a_request_would"
+
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # --- Security ---------------------------------------------------------------------------------------------------------

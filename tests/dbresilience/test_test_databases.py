@@ -13,7 +13,7 @@ from tests.support.postgres import ThrowawayPostgres
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arguments", [["--parallel", "2"], []], ids=["parallel", "serial"])
+@pytest.mark.parametrize("arguments", [["--parallel", "4"], []], ids=["parallel", "serial"])
 def test_djangos_own_runner(arguments: list[str], postgres: ThrowawayPostgres, database_url: str) -> None:
     """`manage.py test` with threads, a live server and a copied alias ends without a word about sessions."""
     done = subprocess.run(
