@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import StringIO
 from typing import Any
 
 import pytest
 from django.conf import settings
 from django.contrib.auth.models import Permission, User
 from django.core import signing
+from django.core.management import call_command
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -78,6 +81,16 @@ def test_strangers_are_asked_to_log_in() -> None:
     assert (answer.status_code, answer["Location"]) == (302, f"/admin/login/?next={PAGE}")
     assert stranger.get(DATA).status_code == 403
     assert COOKIE not in stranger.cookies
+
+
+@pytest.mark.parametrize("options", [[], ["--all"]])
+def test_it_has_no_objects_to_dump(operator: User, options: list[str]) -> None:
+    """A project that has the app can dump its data: there is no table of ours to look into."""
+    dumped = StringIO()
+    call_command("dumpdata", *options, stdout=dumped)
+    models = {each["model"] for each in json.loads(dumped.getvalue())}
+    assert "auth.user" in models
+    assert "dbresilience.dashboard" not in models
 
 
 def test_nothing_can_be_changed(browser: Client) -> None:
