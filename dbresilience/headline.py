@@ -11,6 +11,7 @@ from .server_sessions import ServerSessions
 WELL, SATURATED, UNUSABLE, AWAY = 0, 1, 2, 3
 """Exit codes of `manage.py dbresilience status`; the same numbers as those of its other orders."""
 
+RECENT_SECONDS = 5.0
 BACK_SECONDS = 60.0
 """How long an outage that is over stays in the headline."""
 
@@ -45,7 +46,7 @@ def headline(machine: Machine, server: ServerSessions | None = None) -> Headline
 
 
 def _away(machine: Machine, server: ServerSessions | None) -> Headline | None:
-    those = [process for process in machine.there if process.pool.breaker == "open"]
+    those = [] if _answers_again(machine, server) else _finding_it_away(machine)
     since = min((process.trouble_since or machine.now for process in those), default=None)
     if since is not None:
         # The refusals of the second in which it went away belong to it.
@@ -57,11 +58,33 @@ def _away(machine: Machine, server: ServerSessions | None) -> Headline | None:
         if (
             server.state == "timeout"
             and machine.minute.count_of("query")
-            and not machine.since(machine.now - 5).count("refused_total")
+            and not machine.since(machine.now - RECENT_SECONDS).count("refused_total")
         ):
             return None  # those who ask it get answers; it is only slow
         return Headline("critical", f"The database does not answer ({server.state}).", AWAY)
     return None
+
+
+def _not_asked_since(machine: Machine, server: ServerSessions | None) -> Headline | None:
+    those = _finding_it_away(machine)
+    if not those:
+        return None
+    asked = f"{_processes(len(those))} {'has' if len(those) == 1 else 'have'}"
+    return Headline(
+        "warning", f"The database is back, but {asked} not asked it since: the next request there connects."
+    )
+
+
+def _finding_it_away(machine: Machine) -> list[Process]:
+    return [process for process in machine.there if process.pool.breaker == "open"]
+
+
+def _answers_again(machine: Machine, server: ServerSessions | None) -> bool:
+    """Whether it is there, and those who found it away have merely not asked it since: nobody else closes a breaker."""
+    if server is None or server.state != "ok":
+        return False
+    recent = [process.since(machine.now - RECENT_SECONDS) for process in _finding_it_away(machine)]
+    return not any(each.count("refused_total") or each.count("connect_failures_total") for each in recent)
 
 
 def _paused(machine: Machine, server: ServerSessions | None) -> Headline | None:
@@ -97,14 +120,14 @@ def _pool_full(machine: Machine, server: ServerSessions | None) -> Headline | No
 
 
 def _refusing(machine: Machine, server: ServerSessions | None) -> Headline | None:
-    recent, minute = machine.since(machine.now - 5), machine.minute
+    recent, minute = machine.since(machine.now - RECENT_SECONDS), machine.minute
     refused, slow = recent.count("refused_total"), recent.count("too_slow_total")
     if refused or slow:
         return Headline("critical", f"{_requests(refused + slow)} refused in the last 5 s.", SATURATED)
     refused = minute.count("refused_total") + minute.count("too_slow_total")
     if not refused:
         return None
-    back = max((event["at"] for process in machine.processes for event in process.file.events()
+    back = max((event["at"] for process in machine.processes for event in process.file.events
                 if event["event"] == "breaker_closed"), default=0.0)  # fmt: skip
     ago = machine.now - back
     if 0 <= ago <= BACK_SECONDS:
@@ -141,7 +164,7 @@ def _killed(machine: Machine, server: ServerSessions | None) -> Headline | None:
 
 def _slow(machine: Machine, server: ServerSessions | None) -> Headline | None:
     recent = [
-        query for process in machine.processes for query in process.file.slow_queries()
+        query for process in machine.processes for query in process.file.slow_queries
         if machine.now - query["at"] <= BACK_SECONDS
     ]  # fmt: skip
     if not recent:
@@ -162,6 +185,7 @@ _FROM_WORST: tuple[Callable[[Machine, ServerSessions | None], Headline | None], 
     _paused,
     _refusing,
     _silent,
+    _not_asked_since,
     _too_many,
     _killed,
     _slow,
