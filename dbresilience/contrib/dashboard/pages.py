@@ -56,7 +56,9 @@ class DashboardAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django's ow
         """Answer with the state of now and the points of the charts that the page does not have yet."""
         try:
             alias, window, after = _wanted(request)
-        except (KeyError, ValueError):
+        except LookupError:
+            return JsonResponse({"detail": "No database here uses dbresilience."}, status=404)
+        except ValueError:
             return JsonResponse({"detail": "database, window or after is not one that there is."}, status=400)
         try:
             found = overview(get_database_resources(alias), server_timeout_seconds=SERVER_TIMEOUT_SECONDS)
@@ -78,7 +80,7 @@ class DashboardAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django's ow
                 outage_pass.take_back(request, response, self._url("changelist"))
             else:
                 response = show(request, granted)
-                if granted is Access.GRANTED and not outage_pass.has_pass(request):
+                if granted is Access.GRANTED and not outage_pass.is_fresh(request):
                     outage_pass.give(request, response, self._url("changelist"))
             response["Cache-Control"] = "no-store"
             return response
@@ -107,6 +109,8 @@ def _databases() -> list[str]:
 
 def _wanted(request: HttpRequest) -> tuple[str, int, float]:
     databases = _databases()
+    if not databases:
+        raise LookupError
     alias, window = request.GET.get("database", databases[0]), int(request.GET.get("window", "300"))
     if alias not in databases or window not in WINDOWS:
         raise ValueError
