@@ -48,7 +48,16 @@ def test_the_ground_floor_imports_nothing_of_ours() -> None:
 
 def test_faces_read_snapshots_and_signals() -> None:
     """What shows the state of the pool does not reach into it."""
-    recorded = {"history_file", "intervals", "operators", "processes", "percentiles", "snapshot"}
+    recorded = {
+        "history_file",
+        "history_reading",
+        "incarnations",
+        "intervals",
+        "operators",
+        "processes",
+        "percentiles",
+        "snapshot",
+    }
     faces = {
         "logs": {"signals", "connection", "slow_queries"},
         "probes": {"health", "readiness", "resources"},
@@ -62,8 +71,12 @@ def test_faces_read_snapshots_and_signals() -> None:
         "scraping": {"__version__", "metrics", "telemetry"},
         "contrib/toolbar": {"signals", "slow_queries", "watching", "contrib.toolbar_stats"},
         "contrib/toolbar_stats": {"measures", "slow_queries", "watching"},
-        "history": {"happenings", "history_file", "measures", "operators", "percentiles", "reporting", "resources",
-                    "signals", "slow_queries", "snapshot"},
+        "history": {"happenings", "history_file", "history_reading", "incarnations", "masking", "measures",
+                    "percentiles", "process", "reporting", "resources", "signals", "slow_queries", "snapshot"},
+        "history_file": {"percentiles"},
+        "history_reading": {"history_file"},
+        "masking": set(),
+        "incarnations": set(),
         "happenings": {"errors"},
         "processes": recorded,
         "series": recorded,
