@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from .exit_codes import AWAY, NOT_WELL, WELL
+from .plurals import number_of
 from .processes import Machine, Process
 from .server_sessions import ServerSessions
-
-WELL, SATURATED, UNUSABLE, AWAY = 0, 1, 2, 3
-"""Exit codes of `manage.py dbresilience status`; the same numbers as those of its other orders."""
 
 RECENT_SECONDS = 5.0
 BACK_SECONDS = 60.0
@@ -23,7 +22,7 @@ class Headline:
     Attributes:
         level: ``critical``, ``warning`` or ``well``.
         text: one or two sentences.
-        code: ``AWAY``, ``SATURATED`` (or refusing, or paused) or ``WELL``.
+        code: one of `exit_codes`; not well is saturated, refusing or paused.
     """
 
     level: str
@@ -93,7 +92,7 @@ def _paused(machine: Machine, server: ServerSessions | None) -> Headline | None:
         return None
     since = machine.now - min(process.trouble_since or machine.now for process in those)
     return Headline(
-        "warning", f"Paused by an operator for {_age(since)} now: {_requests(machine.pool.waiting)} waiting.", SATURATED
+        "warning", f"Paused by an operator for {_age(since)} now: {_requests(machine.pool.waiting)} waiting.", NOT_WELL
     )
 
 
@@ -101,7 +100,7 @@ def _server_full(machine: Machine, server: ServerSessions | None) -> Headline | 
     refused = machine.since(machine.now - 10).count("server_full_total")
     if not refused and (server is None or server.state not in ("server_full", "pooler_full")):
         return None
-    return Headline("critical", "The server is full: it takes no more connections.", SATURATED)
+    return Headline("critical", "The server is full: it takes no more connections.", NOT_WELL)
 
 
 def _pool_full(machine: Machine, server: ServerSessions | None) -> Headline | None:
@@ -115,15 +114,15 @@ def _pool_full(machine: Machine, server: ServerSessions | None) -> Headline | No
     if waiting:
         where = "Pool full" if len(machine.there) == 1 else f"{len(full)} of {len(machine.there)} pools full"
         gave_up = f", {timed_out} gave up" if timed_out else ""
-        return Headline("critical", f"{where}: {_requests(waiting)} waiting{slow}{gave_up}.", SATURATED)
-    return Headline("warning", f"Pools were full: {_requests(timed_out)} gave up waiting{slow}.", SATURATED)
+        return Headline("critical", f"{where}: {_requests(waiting)} waiting{slow}{gave_up}.", NOT_WELL)
+    return Headline("warning", f"Pools were full: {_requests(timed_out)} gave up waiting{slow}.", NOT_WELL)
 
 
 def _refusing(machine: Machine, server: ServerSessions | None) -> Headline | None:
     recent, minute = machine.since(machine.now - RECENT_SECONDS), machine.minute
     refused, slow = recent.count("refused_total"), recent.count("too_slow_total")
     if refused or slow:
-        return Headline("critical", f"{_requests(refused + slow)} refused in the last 5 s.", SATURATED)
+        return Headline("critical", f"{_requests(refused + slow)} refused in the last 5 s.", NOT_WELL)
     refused = minute.count("refused_total") + minute.count("too_slow_total")
     if not refused:
         return None
@@ -140,7 +139,7 @@ def _silent(machine: Machine, server: ServerSessions | None) -> Headline | None:
     if not those:
         return None
     named = ", ".join(f"{process.about.what} ({process.about.pid})" for process in those[:3])
-    return Headline("warning", f"Not heard of for a while: {named}.", SATURATED)
+    return Headline("warning", f"Not heard of for a while: {named}.", NOT_WELL)
 
 
 def _too_many(machine: Machine, server: ServerSessions | None) -> Headline | None:
@@ -173,7 +172,7 @@ def _slow(machine: Machine, server: ServerSessions | None) -> Headline | None:
     count = machine.minute.count("slow_queries_total")
     return Headline(
         "warning",
-        f"{count} slow quer{'y' if count == 1 else 'ies'} in the last minute, "
+        f"{number_of(count, 'slow query', 'slow queries')} in the last minute, "
         f"the slowest {seconds_text(worst['seconds'])} at {worst['call_site']}.",
     )
 
@@ -218,8 +217,8 @@ def seconds_text(seconds: float | None) -> str:
 
 
 def _requests(count: int) -> str:
-    return f"{count} request{'' if count == 1 else 's'}"
+    return number_of(count, "request")
 
 
 def _processes(count: int) -> str:
-    return f"{count} process{'' if count == 1 else 'es'}"
+    return number_of(count, "process", "processes")

@@ -80,7 +80,7 @@ def test_faces_read_snapshots_and_signals() -> None:
         "happenings": {"errors"},
         "processes": recorded,
         "series": recorded,
-        "headline": {"processes", "server_sessions"},
+        "headline": {"exit_codes", "plurals", "processes", "server_sessions"},
         "overview": {*recorded, "headline", "resources", "server_sessions"},
         "status_text": {"headline"},
         "live_view": {"status_text"},
@@ -95,9 +95,9 @@ def test_faces_read_snapshots_and_signals() -> None:
 def test_verdicts_ask_nobody() -> None:
     """The doctor's rules are functions of facts; asking, showing and typing are rooms of their own."""
     allowed = {
-        "capacity": set(), "findings": set(), "advice": {"conf", "options"}, "facts": {"capacity", "conf"},
+        "capacity": {"plurals"}, "findings": set(), "advice": {"conf", "options"}, "facts": {"capacity", "conf"},
         "diagnosis": {"advice", "capacity", "conf", "facts", "findings"},
-        "consulting": {"capacity", "doctor", "findings"},
+        "consulting": {"capacity", "doctor", "exit_codes", "findings", "plurals"},
         "doctor": {"addresses", "aliases", "capacity", "checks", "checks.rules", "deadlines", "diagnosis", "errors",
                    "examining", "facts", "findings", "meanings", "resources"},
         "examining": {"aliases", "capacity", "connection", "facts", "resources"},

@@ -7,7 +7,8 @@ import os
 
 import pytest
 
-from dbresilience.headline import AWAY, SATURATED, WELL, headline, seconds_text
+from dbresilience.exit_codes import AWAY, NOT_WELL, WELL
+from dbresilience.headline import headline, seconds_text
 from dbresilience.incarnations import incarnation_of
 from dbresilience.intervals import between
 from dbresilience.overview import Overview
@@ -82,13 +83,13 @@ def test_an_hour_is_shown_by_tens(histories: Histories) -> None:
         ({"breaker": "open", "trouble_since": NOW - 12, "refused_total": 34}, AWAY_SERVER, "critical", AWAY,
          "The database has been away for 12 s: 34 requests refused."),
         ({}, AWAY_SERVER, "critical", AWAY, "The database does not answer (cannot_connect)."),
-        ({"in_use": 5, "waiting": 8, "waits": [1.2]}, SERVER, "critical", SATURATED,
+        ({"in_use": 5, "waiting": 8, "waits": [1.2]}, SERVER, "critical", NOT_WELL,
          "Pool full: 8 requests waiting, p99 of the wait 1.3 s."),
-        ({"timed_out_total": 2}, SERVER, "warning", SATURATED, "Pools were full: 2 requests gave up waiting."),
-        ({"server_full_total": 1}, SERVER, "critical", SATURATED, "The server is full: it takes no more connections."),
-        ({"breaker": "paused", "trouble_since": NOW - 3, "waiting": 1}, SERVER, "warning", SATURATED,
+        ({"timed_out_total": 2}, SERVER, "warning", NOT_WELL, "Pools were full: 2 requests gave up waiting."),
+        ({"server_full_total": 1}, SERVER, "critical", NOT_WELL, "The server is full: it takes no more connections."),
+        ({"breaker": "paused", "trouble_since": NOW - 3, "waiting": 1}, SERVER, "warning", NOT_WELL,
          "Paused by an operator for 3 s now: 1 request waiting."),
-        ({"refused_total": 3, "too_slow_total": 1}, SERVER, "critical", SATURATED,
+        ({"refused_total": 3, "too_slow_total": 1}, SERVER, "critical", NOT_WELL,
          "4 requests refused in the last 5 s."),
         ({"breaker": "open", "trouble_since": NOW - 900}, SERVER, "warning", WELL,
          "The database is back, but 1 process has not asked it since: the next request there connects."),
