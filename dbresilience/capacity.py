@@ -78,6 +78,9 @@ class Slots:
         return f"{text}, and the role or the database is limited to {self.limit}: {self.left}"
 
 
+NO_SLOTS = Slots(0, 0, None, 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Demand:
     """What the processes may open.

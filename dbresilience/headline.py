@@ -143,12 +143,12 @@ def _silent(machine: Machine, server: ServerSessions | None) -> Headline | None:
 
 
 def _too_many(machine: Machine, server: ServerSessions | None) -> Headline | None:
-    if server is None or server.is_away or machine.pool.max_size <= server.available:
+    if server is None or server.is_away or machine.pool.max_size <= server.slots.left:
         return None
     return Headline(
         "warning",
         f"The pools of this machine may open {machine.pool.max_size} connections; "
-        f"the server takes {server.available}. Lower max_size, or raise max_connections.",
+        f"the server has {server.slots.left} for them ({server.slots}). Lower max_size, or raise the limit.",
     )
 
 

@@ -47,8 +47,8 @@ class Overview:
             "server": {
                 "state": self.server.state,
                 "sessions": self.server.sessions,
-                "max_connections": self.server.max_connections,
-                "reserved": self.server.reserved,
+                **asdict(self.server.slots),
+                "left": self.server.slots.left,
                 "groups": [asdict(group) for group in self.server.groups],
             },
             "events": events(machine)[:MOST_EVENTS],

@@ -100,7 +100,8 @@ def test_verdicts_ask_nobody() -> None:
         "consulting": {"capacity", "doctor", "exit_codes", "findings", "plurals"},
         "doctor": {"addresses", "aliases", "capacity", "checks", "checks.rules", "deadlines", "diagnosis", "errors",
                    "examining", "facts", "findings", "meanings", "resources"},
-        "examining": {"aliases", "capacity", "connection", "facts", "resources"},
+        "examining": {"aliases", "capacity", "connection", "facts", "resources", "slots"},
+        "slots": {"capacity", "connection"},
     }  # fmt: skip
     for name, modules in allowed.items():
         assert imports_of(PACKAGE / f"{name}.py") <= modules, name

@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from dbresilience.capacity import Slots
 from dbresilience.exit_codes import AWAY, NOT_WELL, WELL
 from dbresilience.headline import headline, seconds_text
 from dbresilience.incarnations import incarnation_of
@@ -19,7 +20,7 @@ from dbresilience.status_text import event_lines, status_lines
 from tests.dbresilience.machines import NOW, Histories, sample
 from tests.dbresilience.machines import histories as histories
 
-SERVER = ServerSessions("ok", (SessionGroup("shop", True, "idle", 4, 0.0),), max_connections=100, reserved=3)
+SERVER = ServerSessions("ok", (SessionGroup("shop", True, "idle", 4, 0.0),), Slots(100, 3, None, 0))
 AWAY_SERVER = ServerSessions("cannot_connect")
 
 
@@ -98,8 +99,8 @@ def test_an_hour_is_shown_by_tens(histories: Histories) -> None:
         ({"breaker": "open", "trouble_since": NOW - 12, "connect_failures_total": 1}, SERVER, "critical", AWAY,
          "The database has been away for 12 s: 0 requests refused."),
         ({"max_size": 98}, SERVER, "warning", WELL,
-         "The pools of this machine may open 98 connections; the server takes 97. Lower max_size, or raise "
-         "max_connections."),
+         "The pools of this machine may open 98 connections; the server has 97 for them (100 slots − 3 reserved − "
+         "0 in use by others = 97). Lower max_size, or raise the limit."),
     ],
 )  # fmt: skip
 def test_the_worst_thing_comes_first(
