@@ -20,7 +20,8 @@ def refuse(reason: str) -> NoReturn:
     """Stop the start with one line: a traceback through Django would hide what to do."""
     print(reason, file=sys.stderr, flush=True)
     # gunicorn's workers exit with 3 when they cannot boot, so that the master stops instead of trying for ever.
-    raise SystemExit(3)
+    # For a command of `manage.py dbresilience` 3 says that the database is away, and 2 that a setting is wrong.
+    raise SystemExit(3 if "gunicorn" in sys.modules else 2)
 
 
 class Env(environ.Env):  # type: ignore[misc]  # it has no types

@@ -214,8 +214,10 @@ if CHAT_AGENT == "openai" and not (OPENAI_API_KEY or OPENAI_BASE_URL):
 
 # --- Metrics ----------------------------------------------------------------------------------------------------------
 
-DBRESILIENCE_METRICS_ACCESS = env.str("METRICS_ACCESS", default="open" if DEBUG else "closed")
-if Access.of(DBRESILIENCE_METRICS_ACCESS) is None:
+DBRESILIENCE_METRICS_ACCESS, _, DBRESILIENCE_METRICS_TOKEN = env.str(
+    "METRICS_ACCESS", default="open" if DEBUG else "closed"
+).partition(":")
+if Access.of(DBRESILIENCE_METRICS_ACCESS, DBRESILIENCE_METRICS_TOKEN) is None:
     refuse("METRICS_ACCESS is not understood: it must be closed, open, or token: and a token without spaces.")
 if not env.str("PROMETHEUS_MULTIPROC_DIR", default=""):
     # For prometheus_client an empty one would be a folder.

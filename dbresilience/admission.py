@@ -81,13 +81,18 @@ class Admission:
         self._next_probe_at = 0.0
         self._suspected_at = 0.0
         self._pace = ProbePace()
-        self.warm_up = "off"
-        """``off``, ``running``, ``done`` or ``failed``."""
+        self._warm_up = "off"
         self._warming_until = 0.0
         self._warming_thread: int | None = None
 
     def _may_all_pass(self, now: float) -> bool:
         return self.cause is None and now >= self._paused_until and now >= self._warming_until
+
+    @property
+    def warm_up(self) -> str:
+        """``off``, ``running``, ``done`` or ``failed``; one that nobody waits for any more has failed."""
+        is_late = self._warm_up == "running" and monotonic() >= self._warming_until
+        return "failed" if is_late else self._warm_up
 
     @property
     def state(self) -> str:
@@ -252,7 +257,7 @@ class Admission:
     def begin_warm_up(self, seconds: float) -> None:
         """Let requests wait for up to `seconds`, or until `end_warm_up()`."""
         with self._changed:
-            self.warm_up, self._warming_until, self.clear = "running", monotonic() + seconds, False
+            self._warm_up, self._warming_until, self.clear = "running", monotonic() + seconds, False
 
     def pass_while_warming(self) -> None:
         """Let this thread pass, since it is the one that warms up."""
@@ -261,7 +266,7 @@ class Admission:
     def end_warm_up(self, outcome: str) -> None:
         """Let everybody go on, whatever came of it."""
         with self._changed:
-            self.warm_up, self._warming_until, self._warming_thread = outcome, 0.0, None
+            self._warm_up, self._warming_until, self._warming_thread = outcome, 0.0, None
             self.clear = self._may_all_pass(monotonic())
             self._changed.notify_all()
 

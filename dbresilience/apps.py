@@ -16,8 +16,19 @@ class DbresilienceConfig(AppConfig):
     verbose_name = "Database resilience"
 
     def ready(self) -> None:
-        """Read every alias's options now, so that a mistake stops the start, not a request."""
-        from . import checks, deadlines, history, logs, reporting, scraping, stopping, unavailable, warmup
+        """Read every alias's options now, so that a mistake stops the start, not a request; put all in its place."""
+        from . import (
+            checks,
+            deadlines,
+            history,
+            logs,
+            looking_again,
+            reporting,
+            scraping,
+            stopping,
+            unavailable,
+            warmup,
+        )
         from .connecting import ConnectingMixin
         from .hosts import check_hosts
 
@@ -27,8 +38,9 @@ class DbresilienceConfig(AppConfig):
                 check_hosts(alias, given)
         checks.register_all()
         logs.connect_receivers()
+        scraping.install()  # before the history, since what is begun last is ended first
         history.install()
-        scraping.install()
+        looking_again.install()
         reporting.install()
         unavailable.install()
         deadlines.install()

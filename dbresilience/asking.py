@@ -38,7 +38,10 @@ class SharedAnswer(Generic[Answer]):
             running = self._running
             if running is None:
                 running = Future()
-                threading.Thread(target=self._run, args=(running,), name=self._name, daemon=True).start()
+                try:
+                    threading.Thread(target=self._run, args=(running,), name=self._name, daemon=True).start()
+                except RuntimeError:  # there can be no more threads
+                    return None
                 self._running = running
         try:
             return running.result(timeout=timeout_seconds)

@@ -242,6 +242,5 @@ _RECEIVERS: dict[Signal, Any] = {
             _unit_given_up, _read_repeated, _commit_looked_up, _statement_overdue, _slow_query, _pool_warmed,
             _request_refused,
         )
-        if hasattr(signals, receiver.__name__.removeprefix("_"))
     },
 }  # fmt: skip

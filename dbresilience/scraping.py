@@ -6,7 +6,7 @@ Opens no connection. Mounted by `middleware.ProbeMiddleware`, or as a view in a 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 
 from django.conf import settings
@@ -15,9 +15,12 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.crypto import constant_time_compare
 
 SETTING = "DBRESILIENCE_METRICS_ACCESS"
+TOKEN_SETTING = "DBRESILIENCE_METRICS_TOKEN"
+"""A setting of its own, with a name by which Django keeps its value out of error pages and mails."""
 CLOSED = "closed"
 OPEN = "open"
-_TOKEN = re.compile(r"token:([\x21-\x7e]+)")
+TOKEN = "token"
+_TOKEN = re.compile(r"[\x21-\x7e]+")
 """What can stand in a header after ``Bearer``."""
 
 
@@ -31,29 +34,32 @@ class Access:
     """
 
     is_open: bool = False
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
 
     @classmethod
-    def of(cls, given: object) -> Access | None:
-        """Understand ``closed``, ``open`` or ``token:<secret>``; None if it is none of these."""
-        if given == CLOSED:
+    def of(cls, given: object, token: object) -> Access | None:
+        """Understand ``closed``, ``open``, or ``token`` and the token; None if it is none of these."""
+        if given == CLOSED and not token:
             return cls()
-        if given == OPEN:
+        if given == OPEN and not token:
             return cls(is_open=True)
-        match = _TOKEN.fullmatch(given) if isinstance(given, str) else None
-        return cls(token=match[1]) if match else None
+        if given == TOKEN and isinstance(token, str) and _TOKEN.fullmatch(token):
+            return cls(token=token)
+        return None
 
     @classmethod
     def from_settings(cls) -> Access:
-        """Read the setting; closed without it.
+        """Read the settings; closed without them.
 
         Raises:
-            ImproperlyConfigured: it is not one of those, or there is nothing to show.
+            ImproperlyConfigured: they are not one of those, or there is nothing to show.
         """
-        access = cls.of(getattr(settings, SETTING, CLOSED))
+        access = cls.of(getattr(settings, SETTING, CLOSED), getattr(settings, TOKEN_SETTING, None))
         if access is None:
-            # Its value may be a secret with a mistake in it.
-            raise ImproperlyConfigured(f"{SETTING} must be 'closed', 'open' or 'token:' and a token without spaces.")
+            raise ImproperlyConfigured(
+                f"{SETTING} must be 'closed' or 'open', without a {TOKEN_SETTING}; or 'token', with one that has no "
+                "spaces."
+            )
         if access != cls() and find_spec("prometheus_client") is None:
             raise ImproperlyConfigured(
                 f"{SETTING} lets metrics be read, but prometheus-client is not installed: "

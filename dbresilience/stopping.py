@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import logging
 import os
 import select
 import socket
@@ -37,6 +38,8 @@ CANCEL_SECONDS = 0.5
 _LOOK_SECONDS = 0.01
 _SO_ATTACH_FILTER = 26
 _ARRIVAL_SECONDS = 0.2
+
+logger = logging.getLogger("dbresilience.connections")
 
 
 class _Running:
@@ -70,7 +73,10 @@ def install() -> None:
 def _finishing_first(trigger_reload: Callable[[Any], None]) -> Callable[[Any], None]:
     def trigger(filename: Any) -> None:
         # Before the interpreter ends: from Python 3.12 on no thread can begin then, not even that of a request.
-        finish_requests()
+        try:
+            finish_requests()
+        except Exception:
+            logger.exception("Requests could not be waited for")
         trigger_reload(filename)
 
     return trigger
@@ -81,12 +87,19 @@ def finish_requests(seconds: float = FINISH_SECONDS) -> None:
     servers = _development_servers()
     if not servers:
         return
+    began = monotonic()
+    # In a thread, since a server without threads is busy with the request that it answers.
+    closing = threading.Thread(target=_close_all_to_new, args=[servers], name="dbresilience-closing", daemon=True)
+    closing.start()
+    closing.join(seconds)
+    while _is_at_work(monotonic() - began) and monotonic() - began < seconds:
+        sleep(_LOOK_SECONDS)
+
+
+def _close_all_to_new(servers: list[Any]) -> None:
     for server in servers:
         with suppress(OSError):
             _close_to_new(server)
-    began = monotonic()
-    while _is_at_work(monotonic() - began) and monotonic() - began < seconds:
-        sleep(_LOOK_SECONDS)
 
 
 def _is_at_work(seconds: float) -> bool:
@@ -102,7 +115,8 @@ def _development_servers() -> list[Any]:
     if basehttp is None:
         return []
     # Django has it in a local variable only.
-    found = [each for each in gc.get_objects() if isinstance(each, basehttp.WSGIServer)]
+    # Not isinstance(), which asks lazy objects what they are, and so makes them.
+    found = [each for each in gc.get_objects() if issubclass(type(each), basehttp.WSGIServer)]
     return [server for server in found if server.socket.fileno() != -1]
 
 

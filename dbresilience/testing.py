@@ -50,8 +50,12 @@ def assert_no_connection_out() -> None:
     Raises:
         AssertionError: somebody does; it says who, since when and with what statement.
     """
-    held = connections_out()
-    assert not held, f"{len(held)} connections were not given back:\n" + "\n".join(held)
+    _assert_none(connections_out())
+
+
+def _assert_none(held: list[str]) -> None:
+    __tracebackhide__ = True
+    assert not held, f"{len(held)} not given back:\n" + "\n".join(held)
 
 
 @contextmanager
@@ -130,12 +134,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
-    """Look when every fixture of the test has ended."""
+    """Look before the fixtures of the test end, which close what its own thread has left, and after."""
+    looks = item.get_closest_marker("no_connection_out") or item.config.getini("dbresilience_no_connection_out")
+    left = connections_out() if looks else []
     try:
         return (yield)
     finally:
-        if item.get_closest_marker("no_connection_out") or item.config.getini("dbresilience_no_connection_out"):
-            assert_no_connection_out()
+        if looks:
+            _assert_none(left or connections_out())
 
 
 @pytest.fixture

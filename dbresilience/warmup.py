@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic, sleep
 from typing import Any
 
@@ -49,6 +50,7 @@ class _Process:
     def __init__(self) -> None:
         self.serves = False
         self.was_asked = False
+        self.has_handed_on = False
 
 
 def install() -> None:
@@ -92,13 +94,19 @@ def _is_preloaded() -> bool:
 def _leave_it_to_workers() -> None:
     if not _is_preloaded():
         return
+    _state().has_handed_on = True
     for alias in settings.DATABASES:
         resources = _resources_to_warm(alias)
-        if resources is not None and resources.pool is not None:
-            resources.pool.recycle("its workers connect by themselves")
+        if resources is not None:
+            _let_go(resources)
+
+
+def _let_go(resources: DatabaseResources) -> None:
+    resources.close("its workers connect by themselves", wait_seconds=0)
 
 
 def _begin_in_worker() -> None:
+    _state().has_handed_on = False
     if _is_preloaded():
         begin(_is_worker)
 
@@ -146,8 +154,11 @@ def _warm_up(resources: DatabaseResources, is_wanted: Callable[[], bool]) -> Non
             if _succeeds(resources, _ask_server, began) and _succeeds(resources, _ask_as_a_request_would, began):
                 outcome = "done"
     finally:
-        connections[resources.alias].close()
+        with suppress(Exception):
+            connections[resources.alias].close()
         pool.admission.end_warm_up(outcome)
+        if _state().has_handed_on and not _state().was_asked:
+            _let_go(resources)  # what it has opened since its process was forked
         if outcome != "off":
             emit(signals.pool_warmed, resources.alias, outcome=outcome, seconds=monotonic() - began)
 

@@ -60,8 +60,8 @@ def settings_page() -> str:
         "is system check `dbresilience.E001`; use `max_lifetime`.",
         "",
         "`DBRESILIENCE_METRICS_ACCESS`, a setting of its own beside `DATABASES`, says "
-        "[who may read `/metrics`](../howto/watch-with-prometheus.md): `closed` (the default), `open`, or `token:` "
-        "and a token.",
+        "[who may read `/metrics`](../howto/watch-with-prometheus.md): `closed` (the default), `open`, or `token` "
+        "for who sends the value of `DBRESILIENCE_METRICS_TOKEN`.",
     ]
     return "\n".join(lines) + "\n"
 

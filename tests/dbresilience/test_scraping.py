@@ -10,6 +10,7 @@ from asgiref.sync import async_to_sync
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, HttpResponse
 from django.test import AsyncClient, Client
+from django.views.debug import SafeExceptionReporterFilter
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
@@ -58,7 +59,7 @@ def test_openmetrics_for_those_who_ask_for_it(settings: Any) -> None:
     ],
 )
 def test_a_token_opens_it(settings: Any, given: str | None, status: int) -> None:
-    settings.DBRESILIENCE_METRICS_ACCESS = f"token:{SECRET}"
+    settings.DBRESILIENCE_METRICS_ACCESS, settings.DBRESILIENCE_METRICS_TOKEN = "token", SECRET
     response = Client().get("/metrics", headers={} if given is None else {"Authorization": given})
     assert response.status_code == status
     assert (response.get("WWW-Authenticate") == "Bearer") is (status == 401)
@@ -66,7 +67,7 @@ def test_a_token_opens_it(settings: Any, given: str | None, status: int) -> None
 
 
 def test_under_asgi(settings: Any) -> None:
-    settings.DBRESILIENCE_METRICS_ACCESS = f"token:{SECRET}"
+    settings.DBRESILIENCE_METRICS_ACCESS, settings.DBRESILIENCE_METRICS_TOKEN = "token", SECRET
     get = async_to_sync(AsyncClient().get)
     assert get("/metrics").status_code == 401
     assert get("/metrics", headers={"Authorization": f"Bearer {SECRET}"}).status_code == 200
@@ -97,13 +98,24 @@ def test_a_scrape_opens_no_connection(settings: Any, monkeypatch: pytest.MonkeyP
     assert not dialled
 
 
-@pytest.mark.parametrize("given", ["", "public", "OPEN", "token:", "token:a b", f" token:{SECRET}", True, None, 7])
-def test_a_wrong_value_stops_the_start(settings: Any, given: object) -> None:
+@pytest.mark.parametrize(
+    ("given", "token"),
+    [("", ""), ("public", ""), ("OPEN", ""), ("token", ""), ("token", None), ("token", f"{SECRET} b"), ("open", SECRET),
+     ("closed", SECRET), (f"token:{SECRET}", ""), (True, ""), (None, ""), (7, "")],
+)  # fmt: skip
+def test_a_wrong_value_stops_the_start(settings: Any, given: object, token: object) -> None:
     """And is never open; a secret with a mistake in it is not shown."""
-    settings.DBRESILIENCE_METRICS_ACCESS = given
+    settings.DBRESILIENCE_METRICS_ACCESS, settings.DBRESILIENCE_METRICS_TOKEN = given, token
     with pytest.raises(ImproperlyConfigured, match="DBRESILIENCE_METRICS_ACCESS must be") as caught:
         scraping.install()
     assert SECRET not in str(caught.value)
+
+
+def test_the_token_is_kept_out_of_error_pages(settings: Any) -> None:
+    settings.DBRESILIENCE_METRICS_ACCESS, settings.DBRESILIENCE_METRICS_TOKEN = "token", SECRET
+    shown = SafeExceptionReporterFilter().get_safe_settings()
+    assert shown["DBRESILIENCE_METRICS_TOKEN"] != SECRET
+    assert SECRET not in repr(scraping.Access.from_settings())
 
 
 def test_without_the_library_it_says_what_to_install(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:

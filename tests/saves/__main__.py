@@ -34,12 +34,15 @@ def main() -> int:
             report = trial.run(server, DATABASE, server=name, saves=saves, say=say)
             say(f"{report}")
             broken += [f"{name}: {each}" for each in report.broken]
-        say("runserver, while a query of 30 s runs: 5 saves")
-        report = trial.run(server, DATABASE, server="runserver", saves=5, slow_seconds=30, say=say)
+        saves = min(5, given.saves)
+        say(f"runserver, while a query of 30 s runs: {saves} saves")
+        report = trial.run(server, DATABASE, server="runserver", saves=saves, slow_seconds=30, say=say)
         say(f"{report}")
         broken += [f"runserver with a slow query: {each}" for each in report.broken]
     for each in broken:
         say(f"BROKEN: {each}")
+    if not broken:
+        say("Held: never more sessions than one pool has, none left, and under runserver nobody was cut off.")
     return 1 if broken else 0
 
 

@@ -43,6 +43,8 @@ class Report:
         found = []
         if self.server == "runserver":  # others end in their own way
             found += [f"{many} requests: {what}" for what, many in self.answers.items() if what not in FINE]
+        if not self.most_sessions:
+            found.append("no session was ever seen")
         if self.most_sessions > POOL_SIZE:
             found.append(f"{self.most_sessions} sessions, and the pool has {POOL_SIZE}")
         if self.sessions_after:

@@ -72,6 +72,52 @@ def test_a_frozen_server_holds_no_exit_up(database_url: str, postgres: Throwaway
             postgres.thaw()
 
 
+RUNSERVER = """
+import threading, time, urllib.request
+from django.core.servers.basehttp import ThreadedWSGIServer, WSGIRequestHandler, WSGIServer
+from django.core.wsgi import get_wsgi_application
+from django.utils.functional import SimpleLazyObject
+from dbresilience import stopping
+application = get_wsgi_application()
+def slow(environ, start_response):
+    time.sleep(float(environ["PATH_INFO"][1:]))
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+def serve(kind):
+    server = kind(("127.0.0.1", 0), WSGIRequestHandler)
+    server.set_app(slow)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+def ask(server, seconds):
+    threading.Thread(
+        target=lambda: urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/{seconds}").read(), daemon=True
+    ).start()
+    time.sleep(0.3)
+"""
+
+
+def test_a_server_without_threads_is_waited_for_no_longer(database_url: str) -> None:
+    """As with `runserver --nothreading`, whose request may be a stream."""
+    done = run_python(
+        RUNSERVER
+        + "server = serve(WSGIServer)\nask(server, 20)\nbegan = time.monotonic()\n"
+        + "stopping.finish_requests(0.5)\nassert time.monotonic() - began < 2",
+        database_url,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_nothing_lazy_is_made_to_find_a_server(database_url: str) -> None:
+    """Whatever lives in the process, a save ends it and goes on."""
+    done = run_python(
+        RUNSERVER
+        + "made = []\nlazy = SimpleLazyObject(lambda: made.append(1))\nserver = serve(ThreadedWSGIServer)\n"
+        + "stopping.finish_requests(0.5)\nassert not made\nassert server.socket.fileno() == -1",
+        database_url,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_an_error_in_another_exit_handler_changes_nothing(database_url: str, postgres: ThrowawayPostgres) -> None:
     done = run_python(
         "import atexit\nfrom django.db import connection\natexit.register(lambda: 1 / 0)\n"

@@ -197,6 +197,51 @@ with connection.cursor() as cursor:
     assert "Traceback" not in log
 
 
+def test_one_that_hangs_makes_nobody_wait_for_ever(database_url: str) -> None:
+    """Requests stop waiting, and the process is ready, though its warm-up has not ended."""
+    outcome(
+        """
+import dbresilience.warmup
+dbresilience.warmup.LONGEST_SECONDS = 0.5
+hangs = threading.Event()
+connection.settings_dict["OPTIONS"].setdefault("resilience", {})["warm_up_with"] = lambda: hangs.wait(20) and None
+pool = dbresilience.get_database_resources()
+get_wsgi_application()
+assert pool.snapshot().warm_up == "running"
+time.sleep(0.7)
+from django.test import Client
+assert Client().get("/readyz").status_code == 200
+assert pool.snapshot().warm_up == "failed"
+with connection.cursor() as cursor:
+    cursor.execute("SELECT 1")
+hangs.set()
+""",
+        database_url,
+    )
+
+
+def test_who_forks_in_the_middle_of_it_keeps_nothing(database_url: str) -> None:
+    """What the warm-up opens after the fork is let go of, too."""
+    outcome(
+        SLOW
+        + """
+pool = dbresilience.get_database_resources()
+get_wsgi_application()
+time.sleep(0.2)
+child = os.fork()
+if not child:
+    os._exit(0)
+os.waitpid(child, 0)
+assert warmed().warm_up in ("done", "failed")
+until = time.monotonic() + 3
+while pool.snapshot().size:
+    assert time.monotonic() < until, pool.snapshot()
+    time.sleep(0.02)
+""",
+        database_url,
+    )
+
+
 def test_the_child_of_a_serving_process_stays_cold(database_url: str) -> None:
     """A program of multiprocessing's is no worker of the server, whether it was asked before or not."""
     outcome(

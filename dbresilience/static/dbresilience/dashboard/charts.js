@@ -19,7 +19,7 @@ const CHARTS = [
       { column: "max_size", label: "maximum", colour: "--dash-quiet", dash: [2, 4] },
       { column: "idle", label: "idle", colour: "--dash-calm", dash: [8, 4] },
       { column: "in_use", label: "in use", colour: "--dash-first", dash: [], fill: true },
-      { column: "waiting", label: "waiting", colour: "--dash-bad", dash: [], width: 2.5 },
+      { column: "waiting", label: "waiting", colour: "--dash-bad", dash: [], width: 2.5, trouble: true },
     ],
     stepped: true,
   },
@@ -29,10 +29,10 @@ const CHARTS = [
     format: rate,
     lines: [
       { column: "statements", label: "statements", colour: "--dash-calm", dash: [], fill: true },
-      { column: "repeated_total", label: "repeated", colour: "--dash-first", dash: [2, 3] },
-      { column: "failed_total", label: "failed", colour: "--dash-second", dash: [8, 4] },
-      { column: "timed_out_total", label: "waited in vain", colour: "--dash-third", dash: [8, 3, 2, 3] },
-      { column: "refused_total", label: "refused", colour: "--dash-bad", dash: [], width: 2.5 },
+      { column: "repeated_total", label: "repeated", colour: "--dash-first", dash: [2, 3], trouble: true },
+      { column: "failed_total", label: "failed", colour: "--dash-second", dash: [8, 4], trouble: true },
+      { column: "timed_out_total", label: "waited in vain", colour: "--dash-third", dash: [8, 3, 2, 3], trouble: true },
+      { column: "refused_total", label: "refused", colour: "--dash-bad", dash: [], width: 2.5, trouble: true },
     ],
   },
   { title: "Wait for a connection", about: "From asking to having it", format: duration, logarithmic: true, lines: percentilesOf("wait") },
@@ -40,6 +40,8 @@ const CHARTS = [
   { title: "Hold time", about: "From having a connection to giving it back", format: duration, logarithmic: true, lines: percentilesOf("hold") },
 ];
 const ROWS_OF_TABLE = 12;
+// A red line along the bottom would look like trouble, and hide what is under it.
+const withoutQuiet = (numbers) => numbers.map((number, at) => (number || numbers[at - 1] || numbers[at + 1] ? number : null));
 // The last is drawn over the others.
 const MARKED = {
   process_began: "--dash-quiet",
@@ -119,7 +121,10 @@ class Chart {
   }
 
   data() {
-    return [this.columns.t, ...this.about.lines.map((line) => this.columns[line.column])];
+    return [
+      this.columns.t,
+      ...this.about.lines.map((line) => (line.trouble ? withoutQuiet(this.columns[line.column]) : this.columns[line.column])),
+    ];
   }
 
   fit() {
