@@ -79,10 +79,11 @@ def _finding_it_away(machine: Machine) -> list[Process]:
 
 
 def _answers_again(machine: Machine, server: ServerSessions | None) -> bool:
-    """Whether it is there, and those who found it away have merely not asked it since: nobody else closes a breaker."""
+    """Whether it is there, and those who found it away have merely not asked it since."""
     if server is None or server.state != "ok":
         return False
-    recent = [process.since(machine.now - RECENT_SECONDS) for process in _finding_it_away(machine)]
+    # Twice as long as an idle process waits before it looks again by itself.
+    recent = [process.since(machine.now - 2 * RECENT_SECONDS) for process in _finding_it_away(machine)]
     return not any(each.count("refused_total") or each.count("connect_failures_total") for each in recent)
 
 
