@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from .plurals import number_of
+
 SPARE = 10
 """Slots for migrations, a shell, backups and whoever looks after the server."""
 PROBES = 1
@@ -31,8 +33,7 @@ class Processes:
         return self.web + self.workers
 
     def __str__(self) -> str:
-        web = f"{self.web} web process{'' if self.web == 1 else 'es'}"
-        return f"{web} + {self.workers} other{'' if self.workers == 1 else 's'}"
+        return f"{number_of(self.web, 'web process', 'web processes')} + {number_of(self.workers, 'other')}"
 
 
 def declared_processes(web: int | None = None, workers: int = 1) -> Processes:
@@ -75,6 +76,9 @@ class Slots:
         if self.limit is None:
             return text
         return f"{text}, and the role or the database is limited to {self.limit}: {self.left}"
+
+
+NO_SLOTS = Slots(0, 0, None, 0)
 
 
 @dataclass(frozen=True, slots=True)

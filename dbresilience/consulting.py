@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from .capacity import declared_processes
 from .doctor import consult
+from .exit_codes import AWAY, NOT_WELL, WELL
 from .findings import counts
-
-WELL, SOMETHING_WRONG, AWAY = 0, 1, 3
+from .plurals import number_of
 
 
 class Verdict(NamedTuple):
@@ -51,10 +51,6 @@ def _whole(*, least: int) -> Callable[[str], int]:
     return parse
 
 
-def _number(number: int, of: str) -> str:
-    return f"{number} {of}{'' if number == 1 else 's'}"
-
-
 def carry_out(
     alias: str, say: Callable[[str], None], *, processes: int | None, workers: int, show_addresses: bool, **_: Any
 ) -> Verdict:
@@ -70,10 +66,10 @@ def carry_out(
     for finding in seen.findings:
         say(str(finding))
     found = counts(seen.findings)
-    text = f"{_number(found['error'], 'error')}, {_number(found['warning'], 'warning')}, {found['fine']} fine."
+    text = f"{number_of(found['error'], 'error')}, {number_of(found['warning'], 'warning')}, {found['fine']} fine."
     facts = {"order": "doctor", **seen.as_json()}
     if not seen.reached:
         return Verdict(f"The database cannot be reached. {text}", facts, AWAY)
     if not seen.is_well:
-        return Verdict(text, facts, SOMETHING_WRONG)
+        return Verdict(text, facts, NOT_WELL)
     return Verdict(f"Nothing is wrong. {text}", facts, WELL)

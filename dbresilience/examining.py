@@ -10,29 +10,21 @@ from contextlib import closing
 from django.db import connections
 
 from .aliases import Alias, every_alias, is_local
-from .capacity import Processes, Slots
+from .capacity import Processes
 from .connection import ResilientConnection
 from .facts import Facts, ServerFacts
 from .resources import DatabaseResources, get_database_resources
+from .slots import count_slots
 
 _TIMES = (
     "statement_timeout", "lock_timeout", "transaction_timeout", "idle_session_timeout",
     "idle_in_transaction_session_timeout",
 )  # fmt: skip
-_NUMBERS = ("max_connections", "superuser_reserved_connections", "reserved_connections", "tcp_keepalives_idle")
 _SETTINGS = "SELECT name, setting::int FROM pg_settings WHERE name = ANY(%s)"
-# What a role may not see of others' sessions is NULL; whose they are is not.
-_SESSIONS = """
-SELECT count(*) FILTER (WHERE usename = session_user AND datname = current_database()),
-    count(*) FILTER (WHERE usename <> session_user OR datname <> current_database())
-FROM pg_stat_activity
-WHERE pid <> pg_backend_pid() AND usename IS NOT NULL AND datname IS NOT NULL
-    AND coalesce(backend_type, 'client backend') = 'client backend'
-"""
 _ROLE = """
-SELECT current_setting('server_version_num')::int, pg_backend_pid(), rolsuper, rolconnlimit, datconnlimit,
+SELECT current_setting('server_version_num')::int, pg_backend_pid(), rolsuper,
     pg_is_in_recovery() OR current_setting('default_transaction_read_only') = 'on'
-FROM pg_roles, pg_database WHERE rolname = session_user AND datname = current_database()
+FROM pg_roles WHERE rolname = session_user
 """
 
 
@@ -44,21 +36,15 @@ def examine(given: Alias, processes: Processes) -> Facts:
     """
     resources = get_database_resources(given.name)
     with closing(resources.connect()) as connection:
-        numbers = dict(connection.execute(_SETTINGS, [[*_TIMES, *_NUMBERS]]).fetchall())
-        ours, others = connection.execute(_SESSIONS).fetchone()
-        number, pid, superuser, role_limit, database_limit, read_only = connection.execute(_ROLE).fetchone()
-        limits = [limit for limit in (role_limit, database_limit) if limit >= 0]
+        numbers = dict(connection.execute(_SETTINGS, [[*_TIMES, "tcp_keepalives_idle"]]).fetchall())
+        slots, ours = count_slots(connection)
+        number, pid, superuser, read_only = connection.execute(_ROLE).fetchone()
         # A pooler makes up a process id of its own.
         between = _mode(resources, connection) if pid != connection.session_pid else None
         server = ServerFacts(
             version=number,
             oldest_version=(connections[given.name].features.minimum_database_version or (0,))[0],
-            slots=Slots(
-                numbers["max_connections"],
-                numbers.get("superuser_reserved_connections", 0) + numbers.get("reserved_connections", 0),
-                min(limits, default=None),
-                others,
-            ),
+            slots=slots,
             in_use=ours,
             milliseconds={name: numbers[name] for name in _TIMES if name in numbers},
             superuser=superuser,

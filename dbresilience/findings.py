@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from django.core.checks import ERROR, CheckMessage
 
@@ -63,8 +62,3 @@ def counts(findings: Iterable[Finding]) -> dict[str, int]:
     """Return how many there are of each severity."""
     found = [finding.severity for finding in findings]
     return {severity: found.count(severity) for severity in SEVERITIES}
-
-
-def as_json(findings: Iterable[Finding]) -> list[dict[str, Any]]:
-    """Return them as plain data."""
-    return [asdict(finding) for finding in findings]

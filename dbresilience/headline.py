@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from .exit_codes import AWAY, NOT_WELL, WELL
+from .plurals import number_of
 from .processes import Machine, Process
 from .server_sessions import ServerSessions
 
-WELL, SATURATED, UNUSABLE, AWAY = 0, 1, 2, 3
-"""Exit codes of `manage.py dbresilience status`; the same numbers as those of its other orders."""
-
+RECENT_SECONDS = 5.0
 BACK_SECONDS = 60.0
 """How long an outage that is over stays in the headline."""
 
@@ -22,7 +22,7 @@ class Headline:
     Attributes:
         level: ``critical``, ``warning`` or ``well``.
         text: one or two sentences.
-        code: ``AWAY``, ``SATURATED`` (or refusing, or paused) or ``WELL``.
+        code: one of `exit_codes`; not well is saturated, refusing or paused.
     """
 
     level: str
@@ -45,7 +45,7 @@ def headline(machine: Machine, server: ServerSessions | None = None) -> Headline
 
 
 def _away(machine: Machine, server: ServerSessions | None) -> Headline | None:
-    those = [process for process in machine.there if process.pool.breaker == "open"]
+    those = [] if _answers_again(machine, server) else _finding_it_away(machine)
     since = min((process.trouble_since or machine.now for process in those), default=None)
     if since is not None:
         # The refusals of the second in which it went away belong to it.
@@ -57,11 +57,34 @@ def _away(machine: Machine, server: ServerSessions | None) -> Headline | None:
         if (
             server.state == "timeout"
             and machine.minute.count_of("query")
-            and not machine.since(machine.now - 5).count("refused_total")
+            and not machine.since(machine.now - RECENT_SECONDS).count("refused_total")
         ):
             return None  # those who ask it get answers; it is only slow
         return Headline("critical", f"The database does not answer ({server.state}).", AWAY)
     return None
+
+
+def _not_asked_since(machine: Machine, server: ServerSessions | None) -> Headline | None:
+    those = _finding_it_away(machine)
+    if not those:
+        return None
+    asked = f"{_processes(len(those))} {'has' if len(those) == 1 else 'have'}"
+    return Headline(
+        "warning", f"The database is back, but {asked} not asked it since: the next request there connects."
+    )
+
+
+def _finding_it_away(machine: Machine) -> list[Process]:
+    return [process for process in machine.there if process.pool.breaker == "open"]
+
+
+def _answers_again(machine: Machine, server: ServerSessions | None) -> bool:
+    """Whether it is there, and those who found it away have merely not asked it since."""
+    if server is None or server.state != "ok":
+        return False
+    # Twice as long as an idle process waits before it looks again by itself.
+    recent = [process.since(machine.now - 2 * RECENT_SECONDS) for process in _finding_it_away(machine)]
+    return not any(each.count("refused_total") or each.count("connect_failures_total") for each in recent)
 
 
 def _paused(machine: Machine, server: ServerSessions | None) -> Headline | None:
@@ -70,7 +93,7 @@ def _paused(machine: Machine, server: ServerSessions | None) -> Headline | None:
         return None
     since = machine.now - min(process.trouble_since or machine.now for process in those)
     return Headline(
-        "warning", f"Paused by an operator for {_age(since)} now: {_requests(machine.pool.waiting)} waiting.", SATURATED
+        "warning", f"Paused by an operator for {_age(since)} now: {_requests(machine.pool.waiting)} waiting.", NOT_WELL
     )
 
 
@@ -78,7 +101,7 @@ def _server_full(machine: Machine, server: ServerSessions | None) -> Headline | 
     refused = machine.since(machine.now - 10).count("server_full_total")
     if not refused and (server is None or server.state not in ("server_full", "pooler_full")):
         return None
-    return Headline("critical", "The server is full: it takes no more connections.", SATURATED)
+    return Headline("critical", "The server is full: it takes no more connections.", NOT_WELL)
 
 
 def _pool_full(machine: Machine, server: ServerSessions | None) -> Headline | None:
@@ -92,19 +115,19 @@ def _pool_full(machine: Machine, server: ServerSessions | None) -> Headline | No
     if waiting:
         where = "Pool full" if len(machine.there) == 1 else f"{len(full)} of {len(machine.there)} pools full"
         gave_up = f", {timed_out} gave up" if timed_out else ""
-        return Headline("critical", f"{where}: {_requests(waiting)} waiting{slow}{gave_up}.", SATURATED)
-    return Headline("warning", f"Pools were full: {_requests(timed_out)} gave up waiting{slow}.", SATURATED)
+        return Headline("critical", f"{where}: {_requests(waiting)} waiting{slow}{gave_up}.", NOT_WELL)
+    return Headline("warning", f"Pools were full: {_requests(timed_out)} gave up waiting{slow}.", NOT_WELL)
 
 
 def _refusing(machine: Machine, server: ServerSessions | None) -> Headline | None:
-    recent, minute = machine.since(machine.now - 5), machine.minute
+    recent, minute = machine.since(machine.now - RECENT_SECONDS), machine.minute
     refused, slow = recent.count("refused_total"), recent.count("too_slow_total")
     if refused or slow:
-        return Headline("critical", f"{_requests(refused + slow)} refused in the last 5 s.", SATURATED)
+        return Headline("critical", f"{_requests(refused + slow)} refused in the last 5 s.", NOT_WELL)
     refused = minute.count("refused_total") + minute.count("too_slow_total")
     if not refused:
         return None
-    back = max((event["at"] for process in machine.processes for event in process.file.events()
+    back = max((event["at"] for process in machine.processes for event in process.file.events
                 if event["event"] == "breaker_closed"), default=0.0)  # fmt: skip
     ago = machine.now - back
     if 0 <= ago <= BACK_SECONDS:
@@ -117,16 +140,16 @@ def _silent(machine: Machine, server: ServerSessions | None) -> Headline | None:
     if not those:
         return None
     named = ", ".join(f"{process.about.what} ({process.about.pid})" for process in those[:3])
-    return Headline("warning", f"Not heard of for a while: {named}.", SATURATED)
+    return Headline("warning", f"Not heard of for a while: {named}.", NOT_WELL)
 
 
 def _too_many(machine: Machine, server: ServerSessions | None) -> Headline | None:
-    if server is None or server.is_away or machine.pool.max_size <= server.available:
+    if server is None or server.is_away or machine.pool.max_size <= server.slots.left:
         return None
     return Headline(
         "warning",
         f"The pools of this machine may open {machine.pool.max_size} connections; "
-        f"the server takes {server.available}. Lower max_size, or raise max_connections.",
+        f"the server has {server.slots.left} for them ({server.slots}). Lower max_size, or raise the limit.",
     )
 
 
@@ -141,7 +164,7 @@ def _killed(machine: Machine, server: ServerSessions | None) -> Headline | None:
 
 def _slow(machine: Machine, server: ServerSessions | None) -> Headline | None:
     recent = [
-        query for process in machine.processes for query in process.file.slow_queries()
+        query for process in machine.processes for query in process.file.slow_queries
         if machine.now - query["at"] <= BACK_SECONDS
     ]  # fmt: skip
     if not recent:
@@ -150,7 +173,7 @@ def _slow(machine: Machine, server: ServerSessions | None) -> Headline | None:
     count = machine.minute.count("slow_queries_total")
     return Headline(
         "warning",
-        f"{count} slow quer{'y' if count == 1 else 'ies'} in the last minute, "
+        f"{number_of(count, 'slow query', 'slow queries')} in the last minute, "
         f"the slowest {seconds_text(worst['seconds'])} at {worst['call_site']}.",
     )
 
@@ -162,6 +185,7 @@ _FROM_WORST: tuple[Callable[[Machine, ServerSessions | None], Headline | None], 
     _paused,
     _refusing,
     _silent,
+    _not_asked_since,
     _too_many,
     _killed,
     _slow,
@@ -194,8 +218,8 @@ def seconds_text(seconds: float | None) -> str:
 
 
 def _requests(count: int) -> str:
-    return f"{count} request{'' if count == 1 else 's'}"
+    return number_of(count, "request")
 
 
 def _processes(count: int) -> str:
-    return f"{count} process{'' if count == 1 else 'es'}"
+    return number_of(count, "process", "processes")

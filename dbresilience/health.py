@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 from .asking import SharedAnswer
 from .connection import ResilientConnection
 from .deadlines import deadline
 from .errors import classify
-from .meanings import CANNOT_CONNECT, CONNECTION_LOST
+from .meanings import while_connecting
+
+Answer = TypeVar("Answer")
 
 LONGEST_CHECK_SECONDS = 5.0
 MEMORY_SECONDS = 0.2
@@ -46,6 +48,37 @@ def connect_briefly(arguments: Mapping[str, Any]) -> ResilientConnection:
     return ResilientConnection.connect(**{**arguments, **brief})
 
 
+def ask_briefly(
+    arguments: Callable[[], Mapping[str, Any]],
+    question: Callable[[ResilientConnection], Answer],
+    longest_seconds: float,
+) -> tuple[str, Answer | None]:
+    """Ask a server that may be away one question; never raises.
+
+    Args:
+        arguments: gives those of the connection.
+        question: is called with it.
+        longest_seconds: how long the question may take, also on a server that is frozen.
+
+    Returns:
+        ``ok`` and the answer; or the name of the error's class (`errors.classify`) and None.
+    """
+    connected = False
+    try:
+        with connect_briefly(arguments()) as connection, deadline(longest_seconds):
+            connected = True
+            return "ok", question(connection)
+    except Exception as error:  # whatever it is, the answer is that there is none
+        meaning = classify(error)
+        return (meaning if connected else while_connecting(meaning)).name, None
+
+
+def _measure_latency(connection: ResilientConnection) -> float:
+    started = perf_counter()
+    connection.execute("SELECT 1")
+    return round((perf_counter() - started) * 1000, 3)
+
+
 class HealthProbe:
     """Checks one server; many may ask, one check runs."""
 
@@ -59,16 +92,5 @@ class HealthProbe:
         return health or DatabaseHealth(healthy=False, latency_ms=None, state="timeout")
 
     def _ask(self) -> DatabaseHealth:
-        started: float | None = None
-        try:
-            # A frozen server would keep the check for ever, also when another has taken over its address.
-            with connect_briefly(self._connect_arguments()) as connection, deadline(LONGEST_CHECK_SECONDS):
-                started = perf_counter()
-                connection.execute("SELECT 1")
-                latency_ms = (perf_counter() - started) * 1000
-        except Exception as error:  # whatever it is, the answer is "not healthy", never a 500
-            meaning = classify(error)
-            if started is None and meaning is CONNECTION_LOST:
-                meaning = CANNOT_CONNECT
-            return DatabaseHealth(healthy=False, latency_ms=None, state=meaning.name)
-        return DatabaseHealth(healthy=True, latency_ms=round(latency_ms, 3), state="ok")
+        state, latency_ms = ask_briefly(self._connect_arguments, _measure_latency, LONGEST_CHECK_SECONDS)
+        return DatabaseHealth(healthy=latency_ms is not None, latency_ms=latency_ms, state=state)

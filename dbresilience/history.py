@@ -10,7 +10,6 @@ import atexit
 import os
 import sys
 import threading
-import types
 from collections import Counter, deque
 from contextlib import suppress
 from pathlib import Path
@@ -18,10 +17,13 @@ from time import time
 from typing import Any
 
 from . import happenings, measures, reporting, signals
-from .history_file import BREAKER, COUNTERS, DURATIONS, GAUGES, About, HistoryWriter, Sample, history_files
+from .history_file import BREAKER, COUNTERS, DURATIONS, GAUGES, About, HistoryWriter, Sample
+from .history_reading import history_files
+from .incarnations import incarnation_of
+from .masking import without_names, without_values
 from .measures import Drained
-from .operators import OrdersUnusable
 from .percentiles import BUCKETS, bucket_of
+from .process import of_process
 from .resources import DatabaseResources, all_resources
 from .slow_queries import SlowQuery
 from .snapshot import PoolSnapshot
@@ -40,8 +42,10 @@ class PoolHistory:
         self.counts: Counter[str] = Counter()
         self.buckets = {name: [0] * BUCKETS for name in DURATIONS}
         self.trouble_since = 0.0
-        self._lock = threading.Lock()
+        # A garbage collection may close a cursor anywhere, and what that sends is counted here, too.
+        self._lock = threading.RLock()
         self._writer: HistoryWriter | None = None
+        self._had_file = False
         self._digest = ""
         # A signal is sent while somebody waits; the file is written a second later at most.
         self._events: deque[dict[str, Any]] = deque(maxlen=_MOST_WAITING)
@@ -74,14 +78,14 @@ class PoolHistory:
         self._events.append({"at": now, "event": name, "text": text[:100]})
 
     def add_slow_query(self, query: SlowQuery) -> None:
-        """Keep a slow query without its values."""
+        """Keep a slow query: no values, whatever the log of slow queries shows, and the route in place of the path."""
         self._slow_queries.append(
             {
                 "at": time(),
                 "seconds": query.duration_seconds,
-                "sql": query.sql[:330],
+                "sql": without_values(query.sql)[:330],
                 "call_site": query.call_site[-90:],
-                "path": (query.path or "")[:50],
+                "path": (query.route or without_names(query.path or ""))[:50],
             }
         )
 
@@ -95,10 +99,13 @@ class PoolHistory:
         path = Path(resources.orders.path)
         writer = self._writer
         if writer is None or self._digest != path.stem or not writer.is_there:
+            self.end()
             self.close()
             resources.orders.prepare_folder()
             history_files(path.parent)
-            writer = self._writer = HistoryWriter(path.parent, path.stem, _about(self.alias))
+            about = _about(self.alias, from_zero=not self._had_file)
+            self._had_file = True
+            writer = self._writer = HistoryWriter(path.parent, path.stem, about)
             self._digest = path.stem
         writer.add_sample(self._sample(snapshot))
         while self._events:
@@ -135,39 +142,25 @@ class PoolHistory:
         )
 
 
-class _Process(types.ModuleType):
-    """Lives in `sys.modules` under its own name, so that it outlives a reload of this module."""
+class _Process:
+    """What outlives a reload of this module."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
+    def __init__(self) -> None:
         self.started_at = time()
-        self.begin_anew()
-
-    def begin_anew(self) -> None:
-        self.lock = threading.Lock()
         self.histories: dict[str, PoolHistory] = {}
+        atexit.register(_end)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.forget_in_child)
 
     def forget_in_child(self) -> None:
-        inherited = list(self.histories.values())
+        inherited, self.histories = list(self.histories.values()), {}
         self.started_at = time()
-        self.begin_anew()
         for history in inherited:
             history.close()
 
 
-_NAME = "_dbresilience_history"
-
-
-def _process() -> Any:
-    found = sys.modules.get(_NAME)
-    if found is None:
-        created = _Process(_NAME)
-        found = sys.modules.setdefault(_NAME, created)
-        if found is created:
-            atexit.register(_end)
-            if hasattr(os, "register_at_fork"):
-                os.register_at_fork(after_in_child=created.forget_in_child)
-    return found
+def _process() -> _Process:
+    return of_process(__name__, _Process)  # type: ignore[no-any-return]
 
 
 def install() -> None:
@@ -203,13 +196,13 @@ def write() -> None:
     """Write a sample of each pool of this process that has been used.
 
     Raises:
-        OSError, OrdersUnusable: that of the last file that could not be written; the others were.
+        Exception: that of the last pool that could not be written, such as OSError; the others were.
     """
     failure: Exception | None = None
     for resources, snapshot in _pools_in_use():
         try:
             _history_of(resources.alias).write(resources, snapshot)
-        except (OSError, OrdersUnusable) as error:
+        except Exception as error:  # whatever one pool has, the others are written
             failure = error
     if failure is not None:
         raise failure
@@ -229,9 +222,9 @@ def _pools_in_use() -> list[tuple[DatabaseResources, PoolSnapshot]]:
 
 
 def _history_of(alias: str) -> PoolHistory:
-    process = _process()
-    with process.lock:
-        return process.histories.setdefault(alias, PoolHistory(alias))  # type: ignore[no-any-return]
+    histories = _process().histories
+    # Without a lock: a signal may be sent by a garbage collection within this very function.
+    return histories.get(alias) or histories.setdefault(alias, PoolHistory(alias))
 
 
 def _end() -> None:
@@ -239,8 +232,10 @@ def _end() -> None:
         history.end()
 
 
-def _about(alias: str) -> About:
-    return About(alias, os.getpid(), what_this_process_is(sys.argv), _process().started_at)
+def _about(alias: str, *, from_zero: bool) -> About:
+    pid, what = os.getpid(), what_this_process_is(sys.argv)
+    incarnation = incarnation_of(pid)
+    return About(alias, pid, what, _process().started_at, incarnation=incarnation, began_at=time(), from_zero=from_zero)
 
 
 def what_this_process_is(argv: list[str]) -> str:

@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 import struct
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import time, time_ns
 from typing import Any, NamedTuple
@@ -24,10 +22,8 @@ from zlib import crc32
 
 from .percentiles import BUCKETS
 
-VERSION = 1
+VERSION = 2
 SUFFIX = ".history"
-KEPT_SECONDS = 3600.0
-"""How long the file of an ended process is kept."""
 
 GAUGES = ("max_size", "min_size", "size", "in_use", "idle", "waiting", "generation", "breaker")
 _WORST = {"in_use", "waiting", "breaker"}
@@ -51,9 +47,11 @@ COUNTERS = (
 )
 DURATIONS = ("wait", "hold", "query")
 
-_NUMBERS = struct.Struct(f"<dd{len(GAUGES)}I{len(COUNTERS)}Q{len(DURATIONS) * BUCKETS}I")
-_CHECKSUM = struct.Struct("<I")
-_TEXT = struct.Struct("<QH")
+NUMBERS = struct.Struct(f"<dd{len(GAUGES)}I{len(COUNTERS)}Q{len(DURATIONS) * BUCKETS}I")
+WRAP = 2**32
+"""Buckets are written modulo this number, which halves the file; see `intervals`."""
+CHECKSUM = struct.Struct("<I")
+TEXT = struct.Struct("<QH")
 
 
 class Sample(NamedTuple):
@@ -64,6 +62,7 @@ class Sample(NamedTuple):
     gauges: tuple[int, ...]
     counters: tuple[int, ...]
     buckets: tuple[int, ...]
+    """Each begins anew at `WRAP`."""
 
 
 class Ring(NamedTuple):
@@ -83,27 +82,41 @@ class Ring(NamedTuple):
         return self.offset + self.size * (number % self.records)
 
 
-_SAMPLE_BYTES = _CHECKSUM.size + _NUMBERS.size
-_ABOUT = Ring(0, 2048, 1)
-_SECONDS = Ring(_ABOUT.end, _SAMPLE_BYTES, 300)
-_TENS = Ring(_SECONDS.end, _SAMPLE_BYTES, 360)
-_EVENTS = Ring(_TENS.end, 512, 128)
-_SLOW_QUERIES = Ring(_EVENTS.end, 2048, 32)
-_SIZE = _SLOW_QUERIES.end
+_SAMPLE_BYTES = CHECKSUM.size + NUMBERS.size
+ABOUT = Ring(0, 2048, 1)
+SECONDS = Ring(ABOUT.end, _SAMPLE_BYTES, 300)
+TENS = Ring(SECONDS.end, _SAMPLE_BYTES, 360)
+EVENTS = Ring(TENS.end, 512, 128)
+SLOW_QUERIES = Ring(EVENTS.end, 2048, 32)
+SIZE = SLOW_QUERIES.end
 
-STEPS = {1: _SECONDS, 10: _TENS}
+STEPS = {1: SECONDS, 10: TENS}
 """Seconds between two samples, and where those are."""
 
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """Whose history it is; moments are by `time.time`."""
+    """Whose history it is; moments are by `time.time`.
+
+    Attributes:
+        alias: of the database.
+        pid: of the process.
+        what: its name for people.
+        started_at: when the process began.
+        ended_at: when it ended; None while it has not said so.
+        incarnation: tells it from another process with the same pid; see `incarnations`.
+        began_at: when the file was made, which is with the first use of the pool.
+        from_zero: whether nothing was counted before the first sample; False where an earlier file was removed.
+    """
 
     alias: str
     pid: int
     what: str
     started_at: float
     ended_at: float | None = None
+    incarnation: str | None = None
+    began_at: float = 0.0
+    from_zero: bool = True
 
 
 class HistoryWriter:
@@ -125,8 +138,13 @@ class HistoryWriter:
         self._tens: Sample | None = None
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         self._descriptor = os.open(self.path, flags, 0o600)
-        os.ftruncate(self._descriptor, _SIZE)
-        self._write_about()
+        try:
+            os.ftruncate(self._descriptor, SIZE)
+            self._write_about()
+        except BaseException:  # it is tried again each second: nothing may be left on a full disk
+            self.close()
+            self.path.unlink(missing_ok=True)
+            raise
 
     @property
     def is_there(self) -> bool:
@@ -135,7 +153,7 @@ class HistoryWriter:
 
     def add_sample(self, sample: Sample) -> None:
         """Write the numbers of this second, and those of its ten seconds, which keep the worst moment's gauges."""
-        self._write(_SECONDS, int(sample.at), _packed(sample))
+        self._write(SECONDS, int(sample.at), _packed(sample))
         tens, number = self._tens, int(sample.at // 10)
         if tens is not None and tens.at // 10 == number:
             worst = (
@@ -144,22 +162,21 @@ class HistoryWriter:
             )
             sample = sample._replace(gauges=tuple(worst))
         self._tens = sample
-        self._write(_TENS, number, _packed(sample))
+        self._write(TENS, number, _packed(sample))
 
     def add_event(self, event: Mapping[str, Any]) -> None:
         """Write what happened, in place of the oldest one."""
         self._events += 1
-        self._write_text(_EVENTS, self._events, event)
+        self._write_text(EVENTS, self._events, event)
 
     def add_slow_query(self, query: Mapping[str, Any]) -> None:
         """Write a slow query, in place of the oldest one."""
         self._slow_queries += 1
-        self._write_text(_SLOW_QUERIES, self._slow_queries, query)
+        self._write_text(SLOW_QUERIES, self._slow_queries, query)
 
     def end(self) -> None:
         """Write that the process ends."""
-        about = self._about
-        self._about = About(about.alias, about.pid, about.what, about.started_at, time())
+        self._about = replace(self._about, ended_at=time())
         self._write_about()
 
     def close(self) -> None:
@@ -167,115 +184,18 @@ class HistoryWriter:
         os.close(self._descriptor)
 
     def _write_about(self) -> None:
-        about = self._about
-        fields = {name: getattr(about, name) for name in About.__slots__}
-        self._write_text(_ABOUT, VERSION, fields)
+        self._write_text(ABOUT, VERSION, asdict(self._about))
 
     def _write_text(self, ring: Ring, number: int, fields: Mapping[str, Any]) -> None:
         data = json.dumps(fields, ensure_ascii=False).encode()
-        if len(data) > ring.size - _CHECKSUM.size - _TEXT.size:
+        if len(data) > ring.size - CHECKSUM.size - TEXT.size:
             raise ValueError(f"{len(data)} bytes are too many for a record of {ring.size}")
-        self._write(ring, number, _TEXT.pack(number, len(data)) + data)
+        self._write(ring, number, TEXT.pack(number, len(data)) + data)
 
     def _write(self, ring: Ring, number: int, data: bytes) -> None:
-        os.pwrite(self._descriptor, _CHECKSUM.pack(crc32(data)) + data, ring.offset_of(number))
+        os.pwrite(self._descriptor, CHECKSUM.pack(crc32(data)) + data, ring.offset_of(number))
 
 
 def _packed(sample: Sample) -> bytes:
-    return _NUMBERS.pack(sample.at, sample.trouble_since, *sample.gauges, *sample.counters, *sample.buckets)
-
-
-class HistoryFile:
-    """What a file held when it was read.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is not a history of this version, or others could have written it.
-    """
-
-    def __init__(self, path: Path) -> None:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_size != _SIZE:
-                raise ValueError(f"{path} is no history of this version")
-            self._data = memoryview(os.pread(descriptor, _SIZE, 0))
-        finally:
-            os.close(descriptor)
-        self.path = path
-        fields = self._text(_ABOUT, 0)
-        if fields is None or fields[0] != VERSION:
-            raise ValueError(f"{path} is no history of this version")
-        self.about = About(**fields[1])
-
-    def samples(self, step: int, since: float, until: float) -> Iterator[Sample]:
-        """Return the samples between two moments, the oldest first.
-
-        Args:
-            step: seconds between two of them, 1 (the last five minutes) or 10 (the last hour).
-        """
-        ring = STEPS[step]
-        last = int(until // step)
-        for number in range(max(int(since // step), last - ring.records + 1), last + 1):
-            sample = self._sample(ring, number, step)
-            if sample is not None and since <= sample.at <= until:
-                yield sample
-
-    def newest(self, until: float) -> Sample | None:
-        """Return the last sample that is not younger than `until`."""
-        for step, ring in STEPS.items():
-            last = int(until // step)
-            for number in range(last, last - ring.records, -1):
-                sample = self._sample(ring, number, step)
-                if sample is not None and sample.at <= until:
-                    return sample
-        return None
-
-    def events(self) -> list[dict[str, Any]]:
-        """Return what happened, the oldest first."""
-        return self._texts(_EVENTS)
-
-    def slow_queries(self) -> list[dict[str, Any]]:
-        """Return the slow queries, the oldest first."""
-        return self._texts(_SLOW_QUERIES)
-
-    def _sample(self, ring: Ring, number: int, step: int) -> Sample | None:
-        offset = ring.offset_of(number)
-        # Most of what is not there is found by its time, without the checksum.
-        (at,) = struct.unpack_from("<d", self._data, offset + _CHECKSUM.size)
-        if at // step != number or (data := self._record(ring, number)) is None:
-            return None
-        at, trouble_since, *numbers = _NUMBERS.unpack(data)
-        gauges, counters = len(GAUGES), len(GAUGES) + len(COUNTERS)
-        return Sample(
-            at, trouble_since, tuple(numbers[:gauges]), tuple(numbers[gauges:counters]), tuple(numbers[counters:])
-        )
-
-    def _texts(self, ring: Ring) -> list[dict[str, Any]]:
-        found = (self._text(ring, number) for number in range(ring.records))
-        return [fields for _, fields in sorted((each for each in found if each), key=lambda each: each[0])]
-
-    def _text(self, ring: Ring, number: int) -> tuple[int, dict[str, Any]] | None:
-        offset = ring.offset_of(number) + _CHECKSUM.size
-        number, length = _TEXT.unpack_from(self._data, offset)
-        data = self._data[offset : offset + _TEXT.size + min(length, ring.size)]
-        if not number or crc32(data) != _CHECKSUM.unpack_from(self._data, offset - _CHECKSUM.size)[0]:
-            return None
-        return number, json.loads(bytes(data[_TEXT.size :]))
-
-    def _record(self, ring: Ring, number: int) -> memoryview | None:
-        offset = ring.offset_of(number)
-        data = self._data[offset + _CHECKSUM.size : offset + ring.size]
-        return data if crc32(data) == _CHECKSUM.unpack_from(self._data, offset)[0] else None
-
-
-def history_files(folder: Path, digest: str = "") -> list[Path]:
-    """Return the files of one database, or of all; removes what nobody has written to for an hour."""
-    kept = []
-    for path in sorted(folder.glob(f"{digest}*{SUFFIX}")):
-        with suppress(OSError):
-            if time() - path.stat(follow_symlinks=False).st_mtime > KEPT_SECONDS:
-                path.unlink()
-            else:
-                kept.append(path)
-    return kept
+    buckets = [count % WRAP for count in sample.buckets]
+    return NUMBERS.pack(sample.at, sample.trouble_since, *sample.gauges, *sample.counters, *buckets)

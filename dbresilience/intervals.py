@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .history_file import COUNTERS, DURATIONS, Sample
+from .history_file import COUNTERS, DURATIONS, WRAP, Sample
 from .percentiles import BUCKETS, Percentiles
 
 
@@ -54,7 +54,7 @@ def between(before: Sample | None, after: Sample, began_at: float) -> Interval:
     return Interval(
         max(after.at - before.at, 0.001),
         _risen(before.counters, after.counters),
-        after.buckets if before.buckets is after.buckets else _risen(before.buckets, after.buckets),
+        tuple([(now - then) % WRAP for then, now in zip(before.buckets, after.buckets, strict=True)]),
     )
 
 

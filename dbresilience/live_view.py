@@ -22,12 +22,12 @@ _HOME, _CLEAR_LINE, _CLEAR_REST = "\x1b[H", "\x1b[K", "\x1b[J"
 def watch(look: Callable[[], dict[str, Any]], out: TextIO) -> None:
     """Draw what `look` returns until KeyboardInterrupt; leaves the terminal as it was."""
     with _other_screen(out):
-        for facts in each_second(look):
+        for facts in repeatedly(look):
             out.write(_screen(facts, *shutil.get_terminal_size()))
             out.flush()
 
 
-def each_second(look: Callable[[], dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def repeatedly(look: Callable[[], dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Return what `look` finds, once a second without end."""
     at = monotonic()
     while True:

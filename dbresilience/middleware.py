@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Any
+from weakref import ref
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.http import HttpRequest, HttpResponse
@@ -67,14 +68,14 @@ class RequestContextMiddleware(_Middleware):
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         if self.is_async:
             return self._run(request)
-        token = current_request.set(RequestContext(request.method or "", request.path))
+        token = current_request.set(RequestContext(request.method or "", request.path, ref(request)))
         try:
             return self.get_response(request)  # type: ignore[no-any-return]
         finally:
             current_request.reset(token)
 
     async def _run(self, request: HttpRequest) -> HttpResponseBase:
-        token = current_request.set(RequestContext(request.method or "", request.path))
+        token = current_request.set(RequestContext(request.method or "", request.path, ref(request)))
         try:
             return await self.get_response(request)  # type: ignore[no-any-return]
         finally:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .headline import Headline, headline
-from .history_file import COUNTERS, DURATIONS
+from .history_file import COUNTERS, DURATIONS, GAUGES
 from .intervals import Interval
 from .processes import Machine, Process, look
 from .resources import DatabaseResources
@@ -22,8 +22,6 @@ MOST_EVENTS = 60
 MOST_SLOW_QUERIES = 20
 MOST_ENDED = 20
 
-_POOL = ("max_size", "min_size", "size", "in_use", "idle", "waiting", "generation", "breaker")
-
 
 @dataclass(frozen=True, slots=True)
 class Overview:
@@ -35,7 +33,8 @@ class Overview:
     headline: Headline
 
     def facts(self) -> dict[str, Any]:
-        """Return it for programs: numbers, seconds, moments by `time.time`; nothing in it names a host or a value."""
+        """Return it for programs: numbers, seconds, moments by `time.time`; nothing names a host, and statements
+        and paths are without their values (`masking`)."""
         machine = self.machine
         ended = [process for process in machine.processes if not process.is_there]
         ended.sort(key=lambda process: process.ended_at or 0, reverse=True)
@@ -48,8 +47,8 @@ class Overview:
             "server": {
                 "state": self.server.state,
                 "sessions": self.server.sessions,
-                "max_connections": self.server.max_connections,
-                "reserved": self.server.reserved,
+                **asdict(self.server.slots),
+                "left": self.server.slots.left,
                 "groups": [asdict(group) for group in self.server.groups],
             },
             "events": events(machine)[:MOST_EVENTS],
@@ -73,7 +72,7 @@ def events(machine: Machine) -> list[dict[str, Any]]:
     found = []
     for process in machine.processes:
         about = process.about
-        found += [{**event, "pids": [about.pid]} for event in process.file.events()]
+        found += [{**event, "pids": [about.pid]} for event in process.file.events]
         found.append({"at": about.started_at, "event": "process_began", "text": f"{about.what} began"})
         if process.ended_at is not None:
             how = "ended" if process.state == "ended" else "ended without a word"
@@ -97,14 +96,16 @@ def events(machine: Machine) -> list[dict[str, Any]]:
 def slow_queries(machine: Machine) -> list[dict[str, Any]]:
     """Return the slow statements of the last hour that are still known, one entry for each place, the newest first."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
-    every = [query for process in machine.processes for query in process.file.slow_queries()]
+    every = [query for process in machine.processes for query in process.file.slow_queries]
     for query in sorted(every, key=lambda query: query["at"]):
         if machine.now - query["at"] > 3600:
             continue
         before = found.pop((query["call_site"], query["sql"]), {"count": 0, "seconds": 0.0})
-        query["count"] = before["count"] + 1
-        query["seconds"] = max(before["seconds"], query["seconds"])
-        found[query["call_site"], query["sql"]] = query
+        found[query["call_site"], query["sql"]] = {
+            **query,
+            "count": before["count"] + 1,
+            "seconds": max(before["seconds"], query["seconds"]),
+        }
     return list(reversed(found.values()))
 
 
@@ -123,7 +124,7 @@ def _process(process: Process, now: float) -> dict[str, Any]:
 
 
 def _pool(pool: PoolSnapshot) -> dict[str, Any]:
-    return {name: getattr(pool, name) for name in _POOL}
+    return {name: getattr(pool, name) for name in GAUGES}
 
 
 def _interval(interval: Interval) -> dict[str, Any]:

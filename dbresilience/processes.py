@@ -6,7 +6,6 @@ asks neither them nor the database.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,7 +14,9 @@ from pathlib import Path
 from time import time
 from typing import Any
 
-from .history_file import BREAKER, GAUGES, About, HistoryFile, Sample, history_files
+from .history_file import BREAKER, GAUGES, About, Sample
+from .history_reading import HistoryFile, history_files
+from .incarnations import is_there
 from .intervals import NOTHING, Interval, between, together
 from .operators import OrderFile
 from .snapshot import PoolSnapshot
@@ -23,6 +24,9 @@ from .snapshot import PoolSnapshot
 SILENT_SECONDS = 3.5
 """A process that has written nothing for so long is not well, or not any more."""
 MINUTE_SECONDS = 60.0
+MOST_GONE = 50
+"""Of more processes that are gone, those that went first are forgotten before their hour is over."""
+_UNTOUCHED_SECONDS = 10.0
 
 
 class Process:
@@ -31,10 +35,12 @@ class Process:
     Args:
         file: what it has written.
         now: the moment, by `time.time`.
+        replaced: whether a later process has its id.
     """
 
-    def __init__(self, file: HistoryFile, now: float) -> None:
+    def __init__(self, file: HistoryFile, now: float, *, replaced: bool = False) -> None:
         self.file = file
+        self._replaced = replaced
         self.about: About = file.about
         self.now = now
         self.newest: Sample | None = file.newest(now)
@@ -49,9 +55,11 @@ class Process:
         """``alive``; ``silent`` (it is there, but has written nothing for a while); ``ended`` or ``killed``."""
         if self.about.ended_at is not None:
             return "ended"
+        if self._replaced:
+            return "killed"
         if self.newest is not None and self.now - self.newest.at <= SILENT_SECONDS:
             return "alive"
-        return "silent" if _is_there(self.about.pid) else "killed"
+        return "silent" if is_there(self.about.pid, self.about.incarnation) else "killed"
 
     @property
     def is_there(self) -> bool:
@@ -90,7 +98,11 @@ class Process:
         """Return what it has done since `moment`."""
         if self.newest is None or self.newest.at < moment:
             return NOTHING
-        return between(self.file.newest(moment), self.newest, max(moment, self.about.started_at))
+        before = self.file.newest(moment)
+        if before is None and not self.about.from_zero:
+            # What was counted before this file began did not happen now.
+            before = self.file.oldest(moment, self.now)
+        return between(before, self.newest, max(moment, self.about.started_at))
 
 
 @dataclass(frozen=True)
@@ -136,23 +148,53 @@ def look(orders: OrderFile, now: float | None = None) -> Machine:
     orders.prepare_folder()
     moment = time() if now is None else now
     path = Path(orders.path)
-    found = [Process(file, moment) for file in _readable(history_files(path.parent, path.stem))]
-    return Machine(moment, sorted(found, key=lambda each: (not each.is_there, each.about.started_at)))
+    found = processes_of(_readable(history_files(path.parent, path.stem), moment), moment)
+    found.sort(key=lambda each: (not each.is_there, each.about.started_at))
+    return Machine(moment, _without_oldest(found, moment))
 
 
-def _readable(paths: Iterable[Path]) -> list[HistoryFile]:
+def processes_of(files: Sequence[HistoryFile], now: float) -> list[Process]:
+    """Return the process of each file."""
+    found = []
+    for file in files:
+        newest, pid = file.newest(now), file.about.pid
+        last_heard = newest.at if newest else file.about.began_at
+        replaced = any(other.about.pid == pid and other.about.began_at > last_heard for other in files)
+        found.append(Process(file, now, replaced=replaced))
+    return found
+
+
+def _without_oldest(processes: list[Process], now: float) -> list[Process]:
+    gone = sorted((each for each in processes if not each.is_there), key=lambda each: each.ended_at or 0, reverse=True)
+    forgotten = [each for each in gone[MOST_GONE:] if now - (each.ended_at or 0) > MINUTE_SECONDS]
+    for process in forgotten:
+        with suppress(OSError):
+            process.file.path.unlink()
+    return [each for each in processes if each not in forgotten]
+
+
+_untouched: dict[Path, tuple[int, HistoryFile]] = {}
+"""Files that nobody writes to any more, with the moment of the last change: they are not read once a second."""
+
+
+def _readable(paths: Iterable[Path], now: float) -> list[HistoryFile]:
     files = []
     for path in paths:
         with suppress(OSError, ValueError, TypeError):  # removed meanwhile, or of another version
-            files.append(HistoryFile(path))
+            files.append(_read(path, now))
+    for path in list(_untouched):
+        if not path.exists():
+            _untouched.pop(path, None)
     return files
 
 
-def _is_there(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass
-    return True
+def _read(path: Path, now: float) -> HistoryFile:
+    changed = path.stat(follow_symlinks=False)
+    known = _untouched.get(path)
+    if known is not None and known[0] == changed.st_mtime_ns:
+        return known[1]
+    file = HistoryFile(path)
+    if time() - changed.st_mtime > _UNTOUCHED_SECONDS:
+        file.give_back(now)
+        _untouched[path] = changed.st_mtime_ns, file
+    return file

@@ -50,8 +50,10 @@ def series(processes: Sequence[Process], *, window_seconds: int, now: float, aft
 
 def _points(process: Process, step: int, first: int, last: int) -> Iterator[tuple[int, _Point]]:
     """One point for each step; the one before is shown again where a process came a little late."""
+    if process.ended_at is not None and process.ended_at < first * step:
+        return
     samples = list(process.file.samples(step, (first - STALE_STEPS - 1) * step, (last + 1) * step))
-    begins_here = not samples or process.file.newest(samples[0].at - 0.001) is None
+    begins_here = process.about.from_zero and (not samples or process.file.newest(samples[0].at - 0.001) is None)
     newest: dict[int, _Point] = {}
     before: Sample | None = None
     for sample in samples:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from .asking import SharedAnswer
-from .deadlines import deadline
-from .errors import classify
-from .health import connect_briefly
-from .meanings import CANNOT_CONNECT, CONNECTION_LOST
+from .capacity import NO_SLOTS, Slots
+from .health import ask_briefly
+from .slots import count_slots
 
 if TYPE_CHECKING:
+    from .connection import ResilientConnection
     from .resources import DatabaseResources
 
 MEMORY_SECONDS = 1.0
@@ -30,10 +30,6 @@ WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
 GROUP BY 1, 2, 3
 ORDER BY 4 DESC, 1, 3
 LIMIT 50
-"""
-_SLOTS = """
-SELECT current_setting('max_connections')::int, current_setting('superuser_reserved_connections')::int
-    + coalesce(current_setting('reserved_connections', true)::int, 0)
 """
 
 
@@ -63,24 +59,17 @@ class ServerSessions:
     Attributes:
         state: ``ok``, ``timeout``, or the class of the error (`errors.classify`); without ok the rest is empty.
         groups: its sessions, but for the one that asked.
-        max_connections: how many it takes.
-        reserved: those of them that are kept for superusers and the like.
+        slots: how many it lets in.
     """
 
     state: str
     groups: tuple[SessionGroup, ...] = ()
-    max_connections: int = 0
-    reserved: int = 0
+    slots: Slots = NO_SLOTS
 
     @property
     def sessions(self) -> int:
         """All of them."""
         return sum(group.sessions for group in self.groups)
-
-    @property
-    def available(self) -> int:
-        """How many connections ordinary users may have in total."""
-        return self.max_connections - self.reserved
 
     @property
     def is_away(self) -> bool:
@@ -102,15 +91,11 @@ def ask_server(resources: DatabaseResources, *, timeout_seconds: float = 0.5) ->
 
 
 def _ask(connect_arguments: Callable[[], Mapping[str, Any]]) -> ServerSessions:
-    connected = False
-    try:
-        with connect_briefly(connect_arguments()) as connection, deadline(LONGEST_QUESTION_SECONDS):
-            connected = True
-            groups = tuple(SessionGroup(*row) for row in connection.execute(_SESSIONS).fetchall())
-            (slots,) = connection.execute(_SLOTS).fetchall()
-    except Exception as error:  # whatever it is, the server could not be asked
-        meaning = classify(error)
-        if not connected and meaning is CONNECTION_LOST:
-            meaning = CANNOT_CONNECT
-        return ServerSessions(meaning.name)
-    return ServerSessions("ok", groups, *slots)
+    state, found = ask_briefly(connect_arguments, _look, LONGEST_QUESTION_SECONDS)
+    return found or ServerSessions(state)
+
+
+def _look(connection: ResilientConnection) -> ServerSessions:
+    groups = tuple(SessionGroup(*row) for row in connection.execute(_SESSIONS).fetchall())
+    slots, _ = count_slots(connection)
+    return ServerSessions("ok", groups, slots)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
+from weakref import ReferenceType
 
 import django
 import psycopg
@@ -34,6 +35,13 @@ class RequestContext(NamedTuple):
 
     method: str
     path: str
+    request: ReferenceType[Any] | None = None
+
+    @property
+    def route(self) -> str | None:
+        """The pattern of the path; None until Django has resolved it."""
+        match = getattr(self.request and self.request(), "resolver_match", None)
+        return None if match is None else f"/{match.route}"
 
 
 current_request: ContextVar[RequestContext | None] = ContextVar("dbresilience_request", default=None)
@@ -64,6 +72,7 @@ class SlowQuery:
         call_site: ``file:line in function`` of the first frame outside Django.
         method: HTTP method of the request, None outside one.
         path: its path, None outside one.
+        route: the pattern of that path, without its values; None where Django had not resolved it.
     """
 
     alias: str
@@ -75,6 +84,7 @@ class SlowQuery:
     call_site: str
     method: str | None
     path: str | None
+    route: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +129,7 @@ class SlowQueryLog:
                     call_site=call_site(site),
                     method=request.method if request else None,
                     path=request.path if request else None,
+                    route=request.route if request else None,
                 ),
             )
         except Exception:

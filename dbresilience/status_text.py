@@ -101,7 +101,10 @@ def _server(facts: dict[str, Any]) -> str:
     if server["state"] != "ok":
         return f"Server: does not answer ({server['state']}). The pools here may open {may_open} connections."
     available = server["max_connections"] - server["reserved"]
-    return f"Server: {server['sessions']} of {available} sessions. The pools here may open {may_open} connections."
+    return (
+        f"Server: {server['sessions']} of {available} sessions. "
+        f"The pools here may open {may_open} connections of {server['left']} for this user and database."
+    )
 
 
 def _age(seconds: float) -> str:

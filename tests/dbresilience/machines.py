@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from dbresilience.history_file import BREAKER, COUNTERS, DURATIONS, GAUGES, About, HistoryFile, HistoryWriter, Sample
+from dbresilience.history_file import BREAKER, COUNTERS, DURATIONS, GAUGES, About, HistoryWriter, Sample
+from dbresilience.history_reading import HistoryFile
 from dbresilience.percentiles import BUCKETS, bucket_of
-from dbresilience.processes import Machine, Process
+from dbresilience.processes import Machine, processes_of
 
 NOW = 1_800_000_000.0
 
@@ -39,8 +41,9 @@ class Histories:
         self._folder = folder
         self._writers: list[HistoryWriter] = []
 
-    def make(self, *samples: Sample, pid: int | None = None) -> HistoryWriter:
-        writer = HistoryWriter(self._folder, "digest", About("default", pid or os.getpid(), "gunicorn", NOW - 100))
+    def make(self, *samples: Sample, pid: int | None = None, **about: Any) -> HistoryWriter:
+        process = About("default", pid or os.getpid(), "gunicorn", NOW - 100, **about)
+        writer = HistoryWriter(self._folder, "digest", process)
         self._writers.append(writer)
         for each in samples:
             writer.add_sample(each)
@@ -48,7 +51,7 @@ class Histories:
 
     def machine(self, now: float = NOW) -> Machine:
         """All of them at that moment."""
-        return Machine(now, [Process(HistoryFile(writer.path), now) for writer in self._writers])
+        return Machine(now, processes_of([HistoryFile(writer.path) for writer in self._writers], now))
 
     def close(self) -> None:
         """Let go of the files."""

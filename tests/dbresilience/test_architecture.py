@@ -48,7 +48,16 @@ def test_the_ground_floor_imports_nothing_of_ours() -> None:
 
 def test_faces_read_snapshots_and_signals() -> None:
     """What shows the state of the pool does not reach into it."""
-    recorded = {"history_file", "intervals", "operators", "processes", "percentiles", "snapshot"}
+    recorded = {
+        "history_file",
+        "history_reading",
+        "incarnations",
+        "intervals",
+        "operators",
+        "processes",
+        "percentiles",
+        "snapshot",
+    }
     faces = {
         "logs": {"signals", "connection", "slow_queries"},
         "probes": {"health", "readiness", "resources"},
@@ -62,12 +71,16 @@ def test_faces_read_snapshots_and_signals() -> None:
         "scraping": {"__version__", "metrics", "telemetry"},
         "contrib/toolbar": {"signals", "slow_queries", "watching", "contrib.toolbar_stats"},
         "contrib/toolbar_stats": {"measures", "slow_queries", "watching"},
-        "history": {"happenings", "history_file", "measures", "operators", "percentiles", "reporting", "resources",
-                    "signals", "slow_queries", "snapshot"},
+        "history": {"happenings", "history_file", "history_reading", "incarnations", "masking", "measures",
+                    "percentiles", "process", "reporting", "resources", "signals", "slow_queries", "snapshot"},
+        "history_file": {"percentiles"},
+        "history_reading": {"history_file"},
+        "masking": set(),
+        "incarnations": set(),
         "happenings": {"errors"},
         "processes": recorded,
         "series": recorded,
-        "headline": {"processes", "server_sessions"},
+        "headline": {"exit_codes", "plurals", "processes", "server_sessions"},
         "overview": {*recorded, "headline", "resources", "server_sessions"},
         "status_text": {"headline"},
         "live_view": {"status_text"},
@@ -82,12 +95,13 @@ def test_faces_read_snapshots_and_signals() -> None:
 def test_verdicts_ask_nobody() -> None:
     """The doctor's rules are functions of facts; asking, showing and typing are rooms of their own."""
     allowed = {
-        "capacity": set(), "findings": set(), "advice": {"conf", "options"}, "facts": {"capacity", "conf"},
+        "capacity": {"plurals"}, "findings": set(), "advice": {"conf", "options"}, "facts": {"capacity", "conf"},
         "diagnosis": {"advice", "capacity", "conf", "facts", "findings"},
-        "consulting": {"capacity", "doctor", "findings"},
+        "consulting": {"capacity", "doctor", "exit_codes", "findings", "plurals"},
         "doctor": {"addresses", "aliases", "capacity", "checks", "checks.rules", "deadlines", "diagnosis", "errors",
                    "examining", "facts", "findings", "meanings", "resources"},
-        "examining": {"aliases", "capacity", "connection", "facts", "resources"},
+        "examining": {"aliases", "capacity", "connection", "facts", "resources", "slots"},
+        "slots": {"capacity", "connection"},
     }  # fmt: skip
     for name, modules in allowed.items():
         assert imports_of(PACKAGE / f"{name}.py") <= modules, name

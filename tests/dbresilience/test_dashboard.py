@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import StringIO
 from typing import Any
 
 import pytest
 from django.conf import settings
 from django.contrib.auth.models import Permission, User
 from django.core import signing
-from django.db import connection
+from django.core.management import call_command
+from django.db import ConnectionHandler, connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from dbresilience import get_database_resources
-from dbresilience.contrib.dashboard import access, outage_pass
+from dbresilience.contrib.dashboard import access, outage_pass, pages
 from dbresilience.contrib.dashboard.outage_pass import COOKIE, LONGEST_SECONDS
 from dbresilience.errors import DatabaseUnavailable
 
@@ -78,6 +82,16 @@ def test_strangers_are_asked_to_log_in() -> None:
     assert (answer.status_code, answer["Location"]) == (302, f"/admin/login/?next={PAGE}")
     assert stranger.get(DATA).status_code == 403
     assert COOKIE not in stranger.cookies
+
+
+@pytest.mark.parametrize("options", [[], ["--all"]])
+def test_it_has_no_objects_to_dump(operator: User, options: list[str]) -> None:
+    """A project that has the app can dump its data: there is no table of ours to look into."""
+    dumped = StringIO()
+    call_command("dumpdata", *options, stdout=dumped)
+    models = {each["model"] for each in json.loads(dumped.getvalue())}
+    assert "auth.user" in models
+    assert "dbresilience.dashboard" not in models
 
 
 def test_nothing_can_be_changed(browser: Client) -> None:
@@ -194,6 +208,26 @@ def test_a_database_that_answers_late_is_asked_no_longer_than_half_a_second(
     assert browser.get(DATA).json()["by_pass"] is True
 
 
-def test_another_backend_is_not_offered(browser: Client) -> None:
+def test_a_pass_is_renewed_long_before_it_ends(browser: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or one of yesterday evening would end in this morning's outage."""
+    browser.get(PAGE)
+    given = browser.cookies[COOKIE].value
+    for past, is_renewed in ((LONGEST_SECONDS / 2 - 60, False), (LONGEST_SECONDS / 2 + 60, True)):
+        with monkeypatch.context() as patch:
+            now = time.time()
+            patch.setattr(time, "time", lambda now=now, past=past: now + past)
+            browser.get(DATA)
+        assert (browser.cookies[COOKIE].value != given) == is_renewed
+
+
+def test_another_backend_is_not_offered(browser: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where every database has another one, which is the documented way back."""
     assert get_database_resources().alias == "default"
     assert "<option>default</option>" in browser.get(PAGE).content.decode()
+    others = {"default": {**settings.DATABASES["default"], "ENGINE": "django.db.backends.postgresql"}}
+    monkeypatch.setattr(pages, "connections", ConnectionHandler(others))
+    page = browser.get(PAGE)
+    assert page.status_code == 200
+    assert "No database here uses dbresilience" in page.content.decode()
+    assert "dashboard.js" not in page.content.decode()
+    assert browser.get(DATA).status_code == 404

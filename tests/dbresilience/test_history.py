@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
 import pytest
 from django.db import OperationalError, transaction
+from django.http import HttpRequest, HttpResponse
+from django.test import RequestFactory
+from django.urls import ResolverMatch
+from psycopg import sql
 
 from dbresilience import history, reporting, signals
 from dbresilience.base import DatabaseWrapper
 from dbresilience.history import what_this_process_is
-from dbresilience.history_file import history_files
+from dbresilience.history_reading import history_files
+from dbresilience.masking import without_values
+from dbresilience.middleware import RequestContextMiddleware
 from dbresilience.processes import Process, look
 from tests.dbresilience.conftest import MakeWrapper, run
 from tests.settings import BASE_DIR
@@ -54,11 +63,75 @@ def test_a_process_tells_what_it_does(mine: DatabaseWrapper) -> None:
     assert query.count >= 1
     assert query.p99 is not None
     assert 0.09 < query.p99 < 0.4
-    (slow,) = process.file.slow_queries()
+    (slow,) = process.file.slow_queries
     assert slow["sql"] == "SELECT pg_sleep(%s), %s"
     assert "test_history.py" in slow["call_site"] or "conftest.py" in slow["call_site"]
     assert b"a secret" not in process.file.path.read_bytes()
     assert my_process(mine).minute.count_of("hold") >= 1
+
+
+def test_no_value_goes_into_the_file(make_wrapper: MakeWrapper, folder: Path) -> None:
+    """Neither with `slow_query_parameters` nor from SQL that was composed by hand, nor as part of a path."""
+    mine = make_wrapper(runtime_folder=str(folder), slow_query_seconds=0.05, slow_query_parameters=True)
+    request = RequestFactory().get("/reset/MQ/set-c1x2-5f3e/")
+
+    def view(request: HttpRequest) -> HttpResponse:
+        run(mine, sql.SQL("SELECT pg_sleep({}), {}").format(0.1, "composed secret"))
+        request.resolver_match = ResolverMatch(view, (), {}, route="reset/<uidb64>/<token>/")
+        run(mine, "SELECT pg_sleep(0.1), 'raw secret', 4711 AS \"a1\"")
+        return HttpResponse()
+
+    RequestContextMiddleware(view)(request)
+    process = my_process(mine)
+    assert [(query["sql"], query["path"]) for query in process.file.slow_queries] == [
+        ("SELECT pg_sleep(?), ?", "/reset/?/?/"),
+        ('SELECT pg_sleep(?), ?, ? AS "a1"', "/reset/<uidb64>/<token>/"),
+    ]
+    assert not {b"secret", b"4711", b"c1x2"} & set(re.findall(rb"secret|4711|c1x2", process.file.path.read_bytes()))
+
+
+@pytest.mark.parametrize(
+    ("statement", "shown"),
+    [
+        ("SELECT a1 FROM t2 WHERE b = %s AND c = $1 LIMIT 21", "SELECT a1 FROM t2 WHERE b = %s AND c = $1 LIMIT ?"),
+        ("x = 'it''s' AND y = E'it\\'s' AND z = $a$it's$a$", "x = ? AND y = ? AND z = ?"),
+        ("x = -1.5e3 + .5 OR y = 0x1F", "x = -? + ? OR y = ?"),
+        ("/* it's */ x = 'a' -- it's y = 'b'", "? x = ? ?"),
+        ("x = 'cut off", "x = ?"),
+        ("\"it's\" = 'a'", '"it\'s" = ?'),
+    ],
+)
+def test_statements_are_shown_without_values(statement: str, shown: str) -> None:
+    assert without_values(statement) == shown
+
+
+def test_one_pool_that_cannot_be_written_leaves_the_others_written(
+    mine: DatabaseWrapper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(mine, "SELECT 1")
+    resources = mine.resources
+    snapshot = resources.snapshot()
+    broken = replace(snapshot, breaker="unheard of")
+    monkeypatch.setattr(history, "_pools_in_use", lambda: [(resources, broken), (resources, snapshot)])
+    with pytest.raises(ValueError, match="not in tuple"):
+        history.write()
+    (process,) = look(mine.resources.orders).processes
+    assert process.pool.max_size == 3
+
+
+def test_a_signal_may_be_sent_while_another_is_counted(mine: DatabaseWrapper) -> None:
+    """A garbage collection in the midst of it may close a cursor, which has something to tell."""
+    run(mine, "SELECT 1")
+    counted = threading.Event()
+
+    def collect() -> None:
+        with history._history_of(mine.alias)._lock:
+            signals.emit(signals.statement_overdue, mine.alias, deadline_seconds=1.0, answered=True, query="SELECT ?")
+        counted.set()
+
+    threading.Thread(target=collect, daemon=True).start()
+    assert counted.wait(5)
+    assert history._history_of(mine.alias) is history._history_of(mine.alias)
 
 
 def test_an_outage_is_on_the_time_line(mine: DatabaseWrapper, postgres: ThrowawayPostgres) -> None:
@@ -83,7 +156,7 @@ def test_an_outage_is_on_the_time_line(mine: DatabaseWrapper, postgres: Throwawa
     wait_until(is_back, what="the database")
     back = my_process(mine)
     assert (back.pool.breaker, back.trouble_since) == ("closed", None)
-    names = [event["event"] for event in back.file.events()]
+    names = [event["event"] for event in back.file.events]
     assert {"breaker_opened", "breaker_closed"} <= set(names)
     assert names.index("breaker_opened") < names.index("breaker_closed")
     assert b"127.0.0.1" not in back.file.path.read_bytes()
@@ -94,7 +167,7 @@ def test_events_that_repeat_themselves_do_not_push_out_the_others(mine: Database
     refused = psycopg.errors.TooManyConnections()
     for _ in range(20):
         signals.emit(signals.connection_failed, mine.alias, exception=refused, connect_seconds=0.0)
-    told = [event["text"] for event in my_process(mine).file.events() if event["event"] == "connection_failed"]
+    told = [event["text"] for event in my_process(mine).file.events if event["event"] == "connection_failed"]
     assert told == ["A connection was refused: server_full"]
 
 
@@ -126,7 +199,12 @@ def test_a_file_that_was_removed_is_made_again(mine: DatabaseWrapper, folder: Pa
     reporting.report()
     for path in history_files(folder):
         path.unlink()
-    assert my_process(mine).pool.max_size == 3
+    process = my_process(mine)
+    assert process.pool.max_size == 3
+    assert process.minute.count_of("query") == 0  # it was in the file that is gone
+    time.sleep(1)  # or it would be within the first sample
+    run(mine, "SELECT 2")
+    assert my_process(mine).minute.count_of("query") == 1
 
 
 PROGRAM = """

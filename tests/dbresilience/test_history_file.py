@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,10 +14,14 @@ from pathlib import Path
 import pytest
 
 from dbresilience import history_file, processes
-from dbresilience.history_file import COUNTERS, GAUGES, KEPT_SECONDS, About, HistoryFile, HistoryWriter, history_files
+from dbresilience.history_file import COUNTERS, GAUGES, About, HistoryWriter
+from dbresilience.history_reading import KEPT_SECONDS, HistoryFile, history_files
+from dbresilience.intervals import between
+from dbresilience.percentiles import BUCKETS
 from dbresilience.processes import Process
 from tests.dbresilience.conftest import in_thread
 from tests.dbresilience.machines import NOW, sample
+from tests.settings import BASE_DIR
 
 
 @pytest.fixture
@@ -54,7 +60,7 @@ def test_half_a_sample_is_none(writer: HistoryWriter) -> None:
     writer.add_sample(sample(NOW))
     writer.add_sample(sample(NOW + 1, in_use=3))
     data = bytearray(writer.path.read_bytes())
-    offset = history_file._SECONDS.offset_of(int(NOW) + 1)
+    offset = history_file.SECONDS.offset_of(int(NOW) + 1)
     data[offset + 60] ^= 1
     writer.path.write_bytes(data)
     assert [each.at for each in HistoryFile(writer.path).samples(1, NOW, NOW + 1)] == [NOW]
@@ -87,8 +93,8 @@ def test_the_newest_events_stay_in_their_order(writer: HistoryWriter) -> None:
         writer.add_event({"at": number, "text": "ä" * 60})
         writer.add_slow_query({"at": number})
     read = HistoryFile(writer.path)
-    assert [event["at"] for event in read.events()] == list(range(72, 200))
-    assert [query["at"] for query in read.slow_queries()] == list(range(168, 200))
+    assert [event["at"] for event in read.events] == list(range(72, 200))
+    assert [query["at"] for query in read.slow_queries] == list(range(168, 200))
 
 
 def test_what_is_no_history_is_left_out(tmp_path: Path, writer: HistoryWriter) -> None:
@@ -97,7 +103,7 @@ def test_what_is_no_history_is_left_out(tmp_path: Path, writer: HistoryWriter) -
     empty = tmp_path / "digest.3-1.history"
     empty.write_bytes(b"")
     os.truncate(empty, writer.path.stat().st_size)
-    found = processes._readable(history_files(tmp_path, "digest"))
+    found = processes._readable(history_files(tmp_path, "digest"), NOW)
     assert [each.path for each in found] == [writer.path]
 
 
@@ -107,6 +113,66 @@ def test_files_are_removed_an_hour_after_the_last_sample(tmp_path: Path, writer:
     os.utime(writer.path, (old, old))
     assert history_files(tmp_path) == []
     assert not writer.is_there
+
+
+FULL_DISK = """
+import os, resource, sys
+from pathlib import Path
+from dbresilience.history_file import About, HistoryWriter
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+before = os.listdir("/proc/self/fd")
+for _ in range(3):
+    try:
+        HistoryWriter(Path(sys.argv[1]), "digest", About("default", 1, "test", 0.0))
+    except OSError as error:
+        print(error.errno)
+assert os.listdir("/proc/self/fd") == before
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are counted in /proc")
+def test_a_file_that_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
+    """It is tried again each second, for as long as the disk is full."""
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, tmp_path], cwd=BASE_DIR, capture_output=True, text=True, timeout=30
+    )
+    assert (done.returncode, done.stdout) == (0, f"{errno.EFBIG}\n" * 3), done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_more_than_four_thousand_million_statements(writer: HistoryWriter) -> None:
+    """A bucket begins anew then, and what came in between is right all the same."""
+    before, after = (sample(NOW + at)._replace(buckets=(2**32 - 1 + 3 * at,) * BUCKETS * 3) for at in (0, 1))
+    writer.add_sample(before)
+    writer.add_sample(after)
+    first, second = HistoryFile(writer.path).samples(1, NOW, NOW + 1)
+    assert set(between(first, second, NOW).buckets) == {3}
+
+
+def test_the_file_of_a_process_that_is_gone_is_read_once(writer: HistoryWriter, tmp_path: Path) -> None:
+    """What is asked of it is the same afterwards; it is read again once somebody has written to it."""
+    writer.add_sample(sample(NOW, opened_total=7))
+    writer.add_event({"at": NOW, "text": "before"})
+
+    def read() -> HistoryFile:
+        (found,) = processes._readable(history_files(tmp_path, "digest"), NOW)
+        return found
+
+    assert read() is not read()
+    quiet = time.time() - 60
+    os.utime(writer.path, (quiet, quiet))
+    kept = read()
+    assert kept is read()
+    assert [each.counters[0] for each in kept.samples(1, NOW, NOW)] == [7]
+    assert kept.newest(NOW).at == NOW  # type: ignore[union-attr]
+    writer.add_event({"at": NOW, "text": "after"})
+    assert [event["text"] for event in read().events] == ["before", "after"]
+    os.utime(writer.path, (quiet, quiet))
+    kept = read()
+    writer.path.unlink()
+    assert list(kept.samples(1, NOW, NOW)) == []
+    assert processes._readable([], NOW) == []
+    assert writer.path not in processes._untouched
 
 
 def test_states(writer: HistoryWriter) -> None:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
-from dbresilience.headline import AWAY, SATURATED, WELL, headline, seconds_text
+from dbresilience.capacity import Slots
+from dbresilience.exit_codes import AWAY, NOT_WELL, WELL
+from dbresilience.headline import headline, seconds_text
+from dbresilience.incarnations import incarnation_of
 from dbresilience.intervals import between
 from dbresilience.overview import Overview
+from dbresilience.processes import MOST_GONE, _without_oldest
 from dbresilience.series import series
 from dbresilience.server_sessions import ServerSessions, SessionGroup
 from dbresilience.status_text import event_lines, status_lines
 from tests.dbresilience.machines import NOW, Histories, sample
 from tests.dbresilience.machines import histories as histories
 
-SERVER = ServerSessions("ok", (SessionGroup("shop", True, "idle", 4, 0.0),), max_connections=100, reserved=3)
+SERVER = ServerSessions("ok", (SessionGroup("shop", True, "idle", 4, 0.0),), Slots(100, 3, None, 0))
 AWAY_SERVER = ServerSessions("cannot_connect")
 
 
@@ -79,17 +84,23 @@ def test_an_hour_is_shown_by_tens(histories: Histories) -> None:
         ({"breaker": "open", "trouble_since": NOW - 12, "refused_total": 34}, AWAY_SERVER, "critical", AWAY,
          "The database has been away for 12 s: 34 requests refused."),
         ({}, AWAY_SERVER, "critical", AWAY, "The database does not answer (cannot_connect)."),
-        ({"in_use": 5, "waiting": 8, "waits": [1.2]}, SERVER, "critical", SATURATED,
+        ({"in_use": 5, "waiting": 8, "waits": [1.2]}, SERVER, "critical", NOT_WELL,
          "Pool full: 8 requests waiting, p99 of the wait 1.3 s."),
-        ({"timed_out_total": 2}, SERVER, "warning", SATURATED, "Pools were full: 2 requests gave up waiting."),
-        ({"server_full_total": 1}, SERVER, "critical", SATURATED, "The server is full: it takes no more connections."),
-        ({"breaker": "paused", "trouble_since": NOW - 3, "waiting": 1}, SERVER, "warning", SATURATED,
+        ({"timed_out_total": 2}, SERVER, "warning", NOT_WELL, "Pools were full: 2 requests gave up waiting."),
+        ({"server_full_total": 1}, SERVER, "critical", NOT_WELL, "The server is full: it takes no more connections."),
+        ({"breaker": "paused", "trouble_since": NOW - 3, "waiting": 1}, SERVER, "warning", NOT_WELL,
          "Paused by an operator for 3 s now: 1 request waiting."),
-        ({"refused_total": 3, "too_slow_total": 1}, SERVER, "critical", SATURATED,
+        ({"refused_total": 3, "too_slow_total": 1}, SERVER, "critical", NOT_WELL,
          "4 requests refused in the last 5 s."),
+        ({"breaker": "open", "trouble_since": NOW - 900}, SERVER, "warning", WELL,
+         "The database is back, but 1 process has not asked it since: the next request there connects."),
+        ({"breaker": "open", "trouble_since": NOW - 12, "refused_total": 1}, SERVER, "critical", AWAY,
+         "The database has been away for 12 s: 1 request refused."),
+        ({"breaker": "open", "trouble_since": NOW - 12, "connect_failures_total": 1}, SERVER, "critical", AWAY,
+         "The database has been away for 12 s: 0 requests refused."),
         ({"max_size": 98}, SERVER, "warning", WELL,
-         "The pools of this machine may open 98 connections; the server takes 97. Lower max_size, or raise "
-         "max_connections."),
+         "The pools of this machine may open 98 connections; the server has 97 for them (100 slots − 3 reserved − "
+         "0 in use by others = 97). Lower max_size, or raise the limit."),
     ],
 )  # fmt: skip
 def test_the_worst_thing_comes_first(
@@ -116,6 +127,46 @@ def test_a_silent_process_and_a_killed_one_are_told_of(histories: Histories) -> 
     gone.make(sample(NOW - 30), pid=2**22 + 1)
     assert headline(gone.machine()).text.startswith("Ended without a word in the last minute: gunicorn (")
     gone.close()
+
+
+def test_another_process_of_the_same_id_is_not_the_one_that_was_killed(histories: Histories) -> None:
+    """As in a container that is started again, whose first process is number 1 again."""
+    incarnation = incarnation_of(os.getpid())
+    histories.make(sample(NOW - 30, in_use=3), incarnation=incarnation)
+    histories.make(sample(NOW - 29, in_use=3), incarnation="another boot/77")
+    assert [process.state for process in histories.machine().processes] == ["silent", "killed"]
+    assert histories.machine().pool.in_use == 3
+
+
+def test_who_has_been_followed_by_another_of_its_id_was_killed(histories: Histories) -> None:
+    """Also where the system does not tell two processes apart; what it had in use counts no more."""
+    histories.make(sample(NOW - 2, in_use=3), began_at=NOW - 100)
+    histories.make(sample(NOW, in_use=1), began_at=NOW - 1)
+    machine = histories.machine()
+    assert [process.state for process in machine.processes] == ["killed", "alive"]
+    assert (machine.pool.in_use, machine.pool.max_size) == (1, 5)
+
+
+def test_what_was_counted_before_the_file_is_not_of_the_last_minute(histories: Histories) -> None:
+    """A file that was removed is made again in mid-life: nothing is known until there is a second sample."""
+    first = sample(NOW - 3, refused_total=500, waits=[1.0] * 9)
+    histories.make(first, from_zero=False)
+    assert histories.machine().minute.count("refused_total") == 0
+    columns = series(histories.machine().processes, window_seconds=300, now=NOW)
+    assert set(columns["refused_total"]) == {None}
+    histories.make(first, sample(NOW, refused_total=502, waits=[1.0] * 10), from_zero=False)
+    minute = histories.machine().minute
+    assert (minute.count("refused_total"), minute.count_of("wait")) == (2, 1)
+
+
+def test_of_processes_that_are_gone_the_last_fifty_are_kept(histories: Histories) -> None:
+    """However many commands an hour a machine runs."""
+    for number in range(MOST_GONE + 3):
+        histories.make(sample(NOW - 100 - number), pid=2**22 + 1)
+    found = histories.machine().processes
+    kept = _without_oldest(list(found), NOW)
+    assert kept == list(found)[:MOST_GONE]
+    assert [each.file.path.exists() for each in found] == [True] * MOST_GONE + [False] * 3
 
 
 def test_a_slow_query_is_told_of_with_its_place(histories: Histories) -> None:

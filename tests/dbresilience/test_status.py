@@ -14,11 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from django.db import OperationalError, transaction
 
 from dbresilience import history, reporting
 from dbresilience.base import DatabaseWrapper
+from dbresilience.overview import overview
 from dbresilience.server_sessions import MEMORY_SECONDS, ask_server
 from tests.dbresilience.conftest import MakeWrapper, in_thread, run
 from tests.settings import BASE_DIR
@@ -175,13 +177,25 @@ def test_watch_leaves_the_terminal_in_order(
     assert screen.count("\r\n") < 20
 
 
+def test_slots_are_those_of_this_user_and_database(site: DatabaseWrapper, postgres: ThrowawayPostgres) -> None:
+    """The same sum as the doctor's: without others' sessions, and within the database's own limit."""
+    with psycopg.connect(postgres.url("postgres")):
+        slots = ask_server(site.resources, timeout_seconds=5).slots
+        assert slots.others >= 1
+        assert slots.left == slots.max_connections - slots.reserved - slots.others
+        postgres.execute(f"ALTER DATABASE {site.settings_dict['NAME']} CONNECTION LIMIT 7")
+        time.sleep(MEMORY_SECONDS + 0.1)
+        facts = overview(site.resources, server_timeout_seconds=5).facts()
+        assert (facts["server"]["limit"], facts["server"]["left"]) == (7, 7)
+
+
 def test_the_server_is_asked_once_however_many_look(site: DatabaseWrapper, postgres: ThrowawayPostgres) -> None:
     """On a connection outside the pool; by application name; no longer than a look may take."""
     asked = [ask_server(site.resources, timeout_seconds=5) for _ in range(20)]
     assert len({id(each) for each in asked}) == 1
     assert asked[0].state == "ok"
     assert asked[0].sessions >= 1
-    assert asked[0].available == asked[0].max_connections - asked[0].reserved > 0
+    assert asked[0].slots.left == asked[0].slots.max_connections - asked[0].slots.reserved - asked[0].slots.others > 0
     assert site.resources.snapshot().opened_total == 1
     postgres.freeze()
     try:

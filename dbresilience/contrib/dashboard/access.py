@@ -16,7 +16,7 @@ LONGEST_LOOK_SECONDS = 0.5
 """How long the dashboard waits for a connection and an answer: a full pool is what it is there to show."""
 
 
-class Access(Enum):
+class Decision(Enum):
     """What became of the question."""
 
     GRANTED = "granted"
@@ -24,7 +24,7 @@ class Access(Enum):
     BY_PASS = "by pass"
 
 
-def access(request: HttpRequest, may_see: Callable[[HttpRequest], bool]) -> Access:
+def access(request: HttpRequest, may_see: Callable[[HttpRequest], bool]) -> Decision:
     """Return whether this request may see the dashboard.
 
     Args:
@@ -36,11 +36,11 @@ def access(request: HttpRequest, may_see: Callable[[HttpRequest], bool]) -> Acce
     """
     try:
         with deadline(LONGEST_LOOK_SECONDS):
-            return Access.GRANTED if may_see(request) else Access.REFUSED
+            return Decision.GRANTED if may_see(request) else Decision.REFUSED
     except Exception as error:
         if classify(error).status is None or not has_pass(request):
             raise
     # What the session middleware does after the view would ask the database again.
     if hasattr(request, "session"):
         del request.session
-    return Access.BY_PASS
+    return Decision.BY_PASS

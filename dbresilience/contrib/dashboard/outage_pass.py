@@ -14,6 +14,8 @@ from django.utils.crypto import constant_time_compare, salted_hmac
 
 COOKIE = "dbresilience_dashboard"
 LONGEST_SECONDS = 12 * 3600
+RENEWED_AFTER_SECONDS = LONGEST_SECONDS // 2
+"""So that whoever looks now and then has at least that long in an outage."""
 _SALT = "dbresilience.contrib.dashboard.outage_pass"
 
 
@@ -32,16 +34,27 @@ def give(request: HttpRequest, response: HttpResponseBase, path: str) -> None:
         )
 
 
+def is_fresh(request: HttpRequest) -> bool:
+    """Return whether it has a pass that need not be renewed yet."""
+    return has_pass(request, longest_seconds=RENEWED_AFTER_SECONDS)
+
+
 def take_back(request: HttpRequest, response: HttpResponseBase, path: str) -> None:
     """Delete the cookie, if there is one."""
     if COOKIE in request.COOKIES:
         response.delete_cookie(COOKIE, path=path, samesite="Strict")
 
 
-def has_pass(request: HttpRequest) -> bool:
-    """Return whether the request has a valid one: signed by us, not too old, of the session that it comes with."""
+def has_pass(request: HttpRequest, *, longest_seconds: int | None = None) -> bool:
+    """Return whether the request has a valid one: signed by us, not too old, of the session that it comes with.
+
+    Args:
+        request: brings its cookies.
+        longest_seconds: how old it may be; None means `LONGEST_SECONDS`.
+    """
+    longest = LONGEST_SECONDS if longest_seconds is None else longest_seconds
     try:
-        content = signing.loads(request.COOKIES.get(COOKIE, ""), salt=_SALT, max_age=LONGEST_SECONDS)
+        content = signing.loads(request.COOKIES.get(COOKIE, ""), salt=_SALT, max_age=longest)
         given = content["session"]
     except (signing.BadSignature, KeyError, TypeError):
         return False

@@ -22,7 +22,7 @@ from dbresilience.resources import get_database_resources
 from dbresilience.series import WINDOWS, series
 
 from . import outage_pass
-from .access import Access, access
+from .access import Decision, access
 
 SERVER_TIMEOUT_SECONDS = 0.3
 TEMPLATE = "dbresilience/dashboard.html"
@@ -45,18 +45,20 @@ class DashboardAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django's ow
         """Nobody adds anything."""
         return False
 
-    def page(self, request: HttpRequest, granted: Access) -> HttpResponse:
+    def page(self, request: HttpRequest, granted: Decision) -> HttpResponse:
         """Show the page; while the database is away without the menus of admin, which it would be asked for."""
         context = {"title": "Database", "databases": _databases(), "data_url": self._url("data")}
-        if granted is Access.GRANTED:
+        if granted is Decision.GRANTED:
             return render(request, TEMPLATE, {**self.admin_site.each_context(request), **context})
         return HttpResponse(render_to_string(TEMPLATE, {**context, "is_nav_sidebar_enabled": False, "by_pass": True}))
 
-    def data(self, request: HttpRequest, granted: Access) -> HttpResponse:
+    def data(self, request: HttpRequest, granted: Decision) -> HttpResponse:
         """Answer with the state of now and the points of the charts that the page does not have yet."""
         try:
             alias, window, after = _wanted(request)
-        except (KeyError, ValueError):
+        except LookupError:
+            return JsonResponse({"detail": "No database here uses dbresilience."}, status=404)
+        except ValueError:
             return JsonResponse({"detail": "database, window or after is not one that there is."}, status=400)
         try:
             found = overview(get_database_resources(alias), server_timeout_seconds=SERVER_TIMEOUT_SECONDS)
@@ -65,7 +67,7 @@ class DashboardAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django's ow
                 {"detail": "The folder of the histories cannot be used: see manage.py dbresilience status."}, status=500
             )
         facts = found.facts()
-        facts["by_pass"] = granted is Access.BY_PASS
+        facts["by_pass"] = granted is Decision.BY_PASS
         facts["series"] = _series(found, request.GET.get("process", ""), window, after)
         return JsonResponse(facts)
 
@@ -73,12 +75,12 @@ class DashboardAdmin(admin.ModelAdmin):  # type: ignore[type-arg]  # Django's ow
         def view(request: HttpRequest) -> HttpResponseBase:
             granted = access(request, self._may_see)
             response: HttpResponseBase
-            if granted is Access.REFUSED:
+            if granted is Decision.REFUSED:
                 response = self._refuse(request, is_page=show == self.page)
                 outage_pass.take_back(request, response, self._url("changelist"))
             else:
                 response = show(request, granted)
-                if granted is Access.GRANTED and not outage_pass.has_pass(request):
+                if granted is Decision.GRANTED and not outage_pass.is_fresh(request):
                     outage_pass.give(request, response, self._url("changelist"))
             response["Cache-Control"] = "no-store"
             return response
@@ -107,6 +109,8 @@ def _databases() -> list[str]:
 
 def _wanted(request: HttpRequest) -> tuple[str, int, float]:
     databases = _databases()
+    if not databases:
+        raise LookupError
     alias, window = request.GET.get("database", databases[0]), int(request.GET.get("window", "300"))
     if alias not in databases or window not in WINDOWS:
         raise ValueError

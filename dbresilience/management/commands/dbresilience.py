@@ -20,14 +20,14 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from dbresilience import activity, get_database_resources
 from dbresilience.activity import Activity
 from dbresilience.consulting import add_doctor, carry_out
-from dbresilience.headline import AWAY, UNUSABLE
-from dbresilience.live_view import each_second, watch
+from dbresilience.exit_codes import AWAY, NOT_WELL, UNUSABLE
+from dbresilience.live_view import repeatedly, watch
 from dbresilience.operators import LONGEST_PAUSE_SECONDS, LOOK_SECONDS, OrderFile, OrdersUnusable
 from dbresilience.overview import overview
+from dbresilience.plurals import number_of
 from dbresilience.resources import DatabaseResources, OtherEngine
 from dbresilience.status_text import status_lines
 
-STILL_AT_WORK = 1
 HEARING_SECONDS = LOOK_SECONDS * 1.2
 """Until every process that is asked something has looked."""
 
@@ -41,7 +41,7 @@ UNSEEN = "If the site is running, check the user, TMPDIR and runtime_folder, and
 
 
 def _heard(processes: int) -> str:
-    return f"Heard by {processes} process{'' if processes == 1 else 'es'} so far."
+    return f"Heard by {number_of(processes, 'process', 'processes')} so far."
 
 
 def _seconds(*, least: float) -> Callable[[str], float]:
@@ -161,7 +161,7 @@ class Command(BaseCommand):
                 "Wait longer (--wait-seconds), or look whether these processes "
                 "run on this machine, as this user and with the same TMPDIR or runtime_folder."
             )
-            self._fail(text, STILL_AT_WORK, facts)
+            self._fail(text, NOT_WELL, facts)
         end = datetime.fromtimestamp(until, UTC)
         facts |= {"paused": True, "paused_until": end.isoformat(timespec="seconds")}
         facts["seconds_left"] = round(until - time(), 1)
@@ -213,7 +213,7 @@ class Command(BaseCommand):
         look = lambda: overview(resources).facts()  # noqa: E731
         with suppress(KeyboardInterrupt, BrokenPipeError):
             if self._json:
-                for facts in each_second(look):
+                for facts in repeatedly(look):
                     self.stdout.write(json.dumps(facts))
                     self.stdout.flush()
             if not sys.stdout.isatty():

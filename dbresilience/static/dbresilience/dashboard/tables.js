@@ -52,10 +52,11 @@ export function showSessions(table, sum, { server, together, processes }) {
     fill(table, ["application"], [], "Shown again once the server answers.");
     return;
   }
-  const available = server.max_connections - server.reserved;
-  sum.dataset.level = mayOpen > available ? "warning" : "well";
-  const verdict = mayOpen > available ? "more than the server takes: lower max_size" : "which fits";
-  sum.textContent = `The pools here may open ${product} connections; the server takes ${available} (max_connections ${server.max_connections}, ${server.reserved} reserved), ${verdict}. Now ${server.sessions} are open.`;
+  const limit = server.limit === null ? "" : `, at most ${server.limit} for this user or database`;
+  const slots = `max_connections ${server.max_connections}, ${server.reserved} reserved, ${server.others} taken by others${limit}`;
+  sum.dataset.level = mayOpen > server.left ? "warning" : "well";
+  const verdict = mayOpen > server.left ? "more than the server takes: lower max_size" : "which fits";
+  sum.textContent = `The pools here may open ${product} connections; the server has ${server.left} for them (${slots}), ${verdict}. Now ${server.sessions} are open.`;
   const rows = server.groups.map((group) => [
     `${group.application || "no name"}${group.here ? "" : " (another database)"}`,
     group.state,
