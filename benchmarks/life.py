@@ -22,6 +22,8 @@ from tests.support.site import Site, manage, site_environment
 from .setups import DJANGO, OURS, Settings
 
 HANGING_SECONDS = 5.0
+PAUSE_SECONDS = 0.3
+"""Before each request, the first included: a processor that has just been busy would answer faster."""
 CLIENTS = 20
 ENGINES = {"Django's own backend": DJANGO, OURS: OURS}
 
@@ -123,6 +125,7 @@ def _token(site: Site) -> str:
 
 
 def _timed(site: Site, token: str) -> float:
+    time.sleep(PAUSE_SECONDS)
     began = time.perf_counter()
     assert site.status("/api/threads", token=token) == 200
     return time.perf_counter() - began
