@@ -154,14 +154,16 @@ def _checks(url: str, rounds: int) -> str:
 
 def _stops(server: ThrowawayPostgres, url: str, rounds: int) -> str:
     lines = [
-        "| SIGTERM while 20 clients chat | exit, s, longest | sessions left | answers | answered, not stored | cut |",
-        "|---|---:|---:|---:|---:|---:|",
+        "| SIGTERM while 20 clients chat | exit, s, longest | sessions left | answers | answered, not stored "
+        "| stored, not answered | cut, never taken |",
+        "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for name, engine in ENGINES.items():
-        exits, left, lost, answers = [], 0, 0, Counter[str]()
+        exits, left, lost, unheard, answers = [], 0, 0, 0, Counter[str]()
         for _ in range(rounds):
             with Site(url, DATABASE_ENGINE=engine, CHAT_AGENT_DELAY_SECONDS="0.1", CHAT_RATE="1000000/min") as site:
                 token, stopping, acknowledged = _token(site), threading.Event(), list[str]()
+                before = _complete(url)
                 threads = [
                     threading.Thread(target=_chat, args=[site, token, stopping, acknowledged, answers])
                     for _ in range(CLIENTS)
@@ -178,15 +180,19 @@ def _stops(server: ThrowawayPostgres, url: str, rounds: int) -> str:
             left += server.backends("life")
             stored = _complete(url, acknowledged)
             lost += len(acknowledged) - stored
+            unheard += _complete(url) - before - stored
         cut = sum(many for what, many in answers.items() if what.startswith("cut"))
-        lines.append(f"| {name} | {max(exits):.1f} | {left} | {answers['200']} | {lost} | {cut} |")
+        lines.append(f"| {name} | {max(exits):.1f} | {left} | {answers['200']} | {lost} | {unheard} | {cut} |")
     return "\n".join([*lines, ""])
 
 
-def _complete(url: str, replies: list[str]) -> int:
+def _complete(url: str, replies: list[str] | None = None) -> int:
+    """Count what is answered to its end; of `replies`, or of all."""
     with psycopg.connect(url) as connection:
         found = connection.execute(
-            "SELECT count(*) FROM chat_message WHERE status = 'complete' AND id = ANY(%s::uuid[])", [replies]
+            "SELECT count(*) FROM chat_message WHERE role = 'assistant' AND status = 'complete'"
+            " AND (%(all)s OR id = ANY(%(ids)s::uuid[]))",
+            {"all": replies is None, "ids": replies or []},
         )
         return found.fetchall()[0][0]  # type: ignore[no-any-return]
 
