@@ -25,6 +25,15 @@ if TYPE_CHECKING:
 TEMPLATE = "site_template"
 DEMO_USER = "from django.contrib.auth.models import User; User.objects.create_superuser('demo', password='demo')"
 _numbers = itertools.count()
+# A duration above its bound, or something that had a time and did not happen in it; whatever else fails has failed.
+TOO_SLOW = [r"^AssertionError: assert .*\d(\.\d+|e-\d+)\b[^'\"{]* <=? ", r"within [\d.]+ s\b", "Timeout"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A bound on time holds for the code and for the machine: whoever misses it three times running is slow."""
+    for item in items:
+        if item.get_closest_marker("timed"):
+            item.add_marker(pytest.mark.flaky(reruns=2, reruns_delay=0.5, only_rerun=TOO_SLOW))
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from tests.support.protocol import Message, is_commit
 from tests.support.proxy import ANSWERED, SEEN, SENT, Proxy
 from tests.support.site import Site
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timed]
 
 DATABASE = "site_of_cuts"
 

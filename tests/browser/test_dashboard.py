@@ -13,7 +13,7 @@ from tests.browser.conftest import Witness
 from tests.support.postgres import ThrowawayPostgres
 from tests.support.site import Site
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timed]
 
 DASHBOARD = "/admin/dbresilience/dashboard/"
 NOTICED_SECONDS = 3.0

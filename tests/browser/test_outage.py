@@ -11,7 +11,7 @@ from tests.browser.conftest import Chat
 from tests.support.postgres import ThrowawayPostgres
 from tests.support.site import Site
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timed]
 
 
 def test_a_message_sent_into_an_outage_arrives_once_even_after_a_reload(

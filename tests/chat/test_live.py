@@ -147,6 +147,7 @@ def test_a_reply_outlives_the_databases_absence(
     assert browser.reply_in(done["thread"]["id"])["content"] == done["reply"]["content"]
 
 
+@pytest.mark.timed
 def test_open_streams_hold_no_connection(
     start_site: Callable[..., Site], worker_class: str, database_url: str, postgres: ThrowawayPostgres
 ) -> None:

@@ -37,6 +37,7 @@ def test_plain_requests_use_tools(text: str, tool: str, arguments: dict[str, Any
     assert understand(text) == (tool, arguments)
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -63,6 +64,7 @@ def test_every_tool_is_described_and_every_description_has_a_tool() -> None:
     assert {tool.name for tool in DESCRIPTIONS} == set(TOOLS)
 
 
+@pytest.mark.timed
 def test_the_time_to_think_is_spread_over_the_words() -> None:
     agent = OfflineAgent(delay_seconds=0.4)
     started = time.monotonic()
@@ -116,6 +118,7 @@ def test_sums(expression: str, value: str) -> None:
     assert calculate(expression) == value
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize(
     "expression",
     [

@@ -56,6 +56,7 @@ def test_text_comes_piece_by_piece(server: OpenAIServer, model: OpenAIAgent) -> 
     assert {tool["function"]["name"] for tool in asked["tools"]} == {tool.name for tool in DESCRIPTIONS}
 
 
+@pytest.mark.timed
 def test_the_first_piece_is_had_before_the_last_is_sent(server: OpenAIServer, model: OpenAIAgent) -> None:
     server.answers(Text("First "), Pause(1), Text("last."))
     started = time.monotonic()
@@ -149,6 +150,7 @@ def test_a_slow_model_is_waited_for(server: OpenAIServer) -> None:
     assert "".join(item.text for item in listen(model)) == "abcd"
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("script", [(Pause(30),), (Text("Half "), Pause(30))])
 def test_cancelling_ends_the_request_also_while_the_model_thinks(
     server: OpenAIServer, model: OpenAIAgent, script: tuple[Any, ...]

@@ -103,6 +103,7 @@ def test_the_probes_connection_is_the_first_of_the_pool(make_wrapper: MakeWrappe
     assert postgres.backends(wrapper.settings_dict["NAME"]) == 1
 
 
+@pytest.mark.timed
 def test_a_full_server_is_asked_again_once(make_wrapper: MakeWrapper) -> None:
     """After a moment that differs from process to process; then 503. It is counted."""
     with ThrowawayPostgres(max_connections="6", superuser_reserved_connections="0") as server:

@@ -113,6 +113,7 @@ def test_a_commit_that_has_begun_has_time_of_its_own(make_wrapper: MakeWrapper) 
     assert run(wrapper, "SELECT id FROM notes") == [(1,)]
 
 
+@pytest.mark.timed
 def test_a_wait_in_vain_is_spent(make_wrapper: MakeWrapper) -> None:
     """Who asks again and again waits no longer for it than the request may."""
     pool = {"max_size": 1, "timeout": 0.3}

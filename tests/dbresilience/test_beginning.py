@@ -229,6 +229,7 @@ def test_whoever_goes_on_after_a_connection_that_could_not_begin_is_still_in_a_t
     assert in_use(wrapper) == 0
 
 
+@pytest.mark.timed
 def test_so_is_whoever_goes_on_when_one_is_free_again(make_wrapper: MakeWrapper) -> None:
     wrapper, other = (make_wrapper(pool={"max_size": 1, "timeout": 0.2}) for _ in range(2))
     run(other, "CREATE TABLE kept (n int)")

@@ -55,6 +55,7 @@ def admission_with(dial: Callable[[], None], *, answered: bool = False) -> Admis
     )
 
 
+@pytest.mark.timed
 def test_a_starting_server_is_waited_for() -> None:
     """57P03: as long as the request's own time allows, and no longer."""
     dial = Dial(failure("57P03"))
@@ -69,6 +70,7 @@ def test_a_starting_server_is_waited_for() -> None:
     assert admission.state == "closed"
 
 
+@pytest.mark.timed
 def test_a_probe_that_hangs_holds_nobody_up() -> None:
     """Those who come while it hangs are refused at once; another is tried beside it."""
     dial = Dial(failure())
@@ -92,6 +94,7 @@ def test_a_probe_that_hangs_holds_nobody_up() -> None:
     wait_until(lambda: admission.clear, timeout_seconds=1, what="admission")
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize(
     ("cause", "quiet_seconds"),
     [(failure("28P01"), 0.3), (psycopg.OperationalError(os.strerror(errno.ECONNREFUSED)), 0.15)],
@@ -186,6 +189,7 @@ def test_only_an_answer_to_later_questions_closes_the_breaker() -> None:
     dial.release.set()
 
 
+@pytest.mark.timed
 def test_a_shorter_pause_takes_the_place_of_a_longer_one() -> None:
     """Also for those who wait already."""
     admission = admission_with(Dial(None))
@@ -219,6 +223,7 @@ def test_an_error_that_is_answered_is_asked_for_ever_more_rarely() -> None:
     assert 0.75 <= delays[3] <= 1.0
 
 
+@pytest.mark.timed
 def test_a_pause_is_waited_for(make_wrapper: MakeWrapper) -> None:
     """Until it is ended, or the request's time is."""
     wrapper = make_wrapper()

@@ -27,6 +27,8 @@ from tests.support.site import site_environment
 
 from .conftest import MakeWrapper, in_thread, orders_of, pid_of
 
+pytestmark = pytest.mark.timed
+
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

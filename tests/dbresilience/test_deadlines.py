@@ -36,6 +36,7 @@ def run(wrapper: object, query: str) -> None:
         cursor.execute(query)
 
 
+@pytest.mark.timed
 def test_a_slow_statement_is_cancelled_and_its_connection_stays(make_wrapper: MakeWrapper) -> None:
     """The server is well and says so: 504, and nobody else pays for it."""
     wrapper = make_wrapper()
@@ -69,6 +70,7 @@ def test_the_deadline_that_was_in_force_is_told(
     assert f"deadline of {told[0]} s" in caplog.text
 
 
+@pytest.mark.timed
 def test_a_frozen_server_costs_the_deadline_and_no_more(make_wrapper: MakeWrapper, postgres: ThrowawayPostgres) -> None:
     """Nothing is answered, not even the request to cancel: 503, the breaker opens; all is well again after."""
     wrapper = make_wrapper()
@@ -122,6 +124,7 @@ def test_time_without_the_database_is_free(make_wrapper: MakeWrapper) -> None:
         pid_of(wrapper)
 
 
+@pytest.mark.timed
 def test_the_wait_for_a_connection_counts(make_wrapper: MakeWrapper) -> None:
     """A full pool costs no more than the deadline, whatever its own time-out is."""
     holder = make_wrapper(pool={"max_size": 1, "timeout": 10})
@@ -173,6 +176,7 @@ def test_a_savepoint_that_runs_out_of_time_is_undone_alone(make_wrapper: MakeWra
         assert cursor.fetchall() == [(1,), (3,)]
 
 
+@pytest.mark.timed
 def test_a_savepoint_on_a_frozen_server_costs_the_deadline_and_no_more(
     make_wrapper: MakeWrapper, postgres: ThrowawayPostgres
 ) -> None:
@@ -210,6 +214,7 @@ def test_others_are_not_held_up(make_wrapper: MakeWrapper) -> None:
     assert max(taken) < 0.3
 
 
+@pytest.mark.timed
 def test_a_request_has_the_deadline_of_its_alias(make_wrapper: MakeWrapper) -> None:
     """Without any middleware."""
     wrapper = make_wrapper(resilience={"deadline_seconds": 0.4})

@@ -69,6 +69,7 @@ def test_errors_of_a_session_are_not_verbose(make_wrapper: MakeWrapper) -> None:
     assert "LOCATION" not in str(caught.value)
 
 
+@pytest.mark.timed
 def test_a_probe_gives_up_where_packets_are_swallowed(database_url: str, proxy: Proxy) -> None:
     """Long before `connect_timeout`, since the next one may get through. It was not told that there is no writer."""
     proxy.swallow()

@@ -130,6 +130,7 @@ class Writer:
         raise AssertionError("no write was accepted")
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("end", ["crash", "fast"])
 def test_a_standby_is_promoted_while_a_client_writes(
     make_wrapper: MakeWrapper, primary: ThrowawayPostgres, standby: Standby, end: str
@@ -167,6 +168,7 @@ def black_hole() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
+@pytest.mark.timed
 def test_a_machine_that_is_gone_delays_one_connection_only(
     make_wrapper: MakeWrapper, pair: tuple[ThrowawayPostgres, Standby], black_hole: int
 ) -> None:

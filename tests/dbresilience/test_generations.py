@@ -68,6 +68,7 @@ def test_a_condemned_one_is_told_of_once_and_followed_by_another(wrapper: Databa
     assert generations.current.number == 2
 
 
+@pytest.mark.timed
 def test_those_still_in_use_count(make_wrapper: MakeWrapper, postgres: ThrowawayPostgres) -> None:
     """The next one is as small as they leave it, waits if they leave nothing, and grows as they end."""
     options = {"pool": {"max_size": 2, "timeout": 0.3}}
@@ -90,6 +91,7 @@ def test_those_still_in_use_count(make_wrapper: MakeWrapper, postgres: Throwaway
     wait_until(lambda: generations.current.psycopg_pool.max_size == 2)  # type: ignore[union-attr]
 
 
+@pytest.mark.timed
 def test_no_room_is_waited_for_no_longer_than_said(make_wrapper: MakeWrapper) -> None:
     """And the error has the numbers of the pool."""
     holder = make_wrapper(pool={"max_size": 1})

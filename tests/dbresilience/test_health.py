@@ -91,6 +91,7 @@ def test_a_saturated_pool_is_said_and_stays_ready(make_wrapper: MakeWrapper, mon
     }  # fmt: skip
 
 
+@pytest.mark.timed
 def test_an_open_breaker_is_not_ready_and_the_server_is_not_asked_in_vain(
     make_wrapper: MakeWrapper, postgres: ThrowawayPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,6 +152,7 @@ def test_a_server_that_freezes_during_a_check_does_not_keep_it(
     assert resources.health().healthy
 
 
+@pytest.mark.timed
 def test_a_frozen_server_is_answered_in_time_with_one_check_in_flight(
     make_wrapper: MakeWrapper, postgres: ThrowawayPostgres
 ) -> None:

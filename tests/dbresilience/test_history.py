@@ -36,7 +36,7 @@ from tests.support.site import site_environment
 @pytest.fixture
 def mine(make_wrapper: MakeWrapper, folder: Path) -> DatabaseWrapper:
     """A pool of this process whose history is in a folder of its own."""
-    return make_wrapper(pool={"max_size": 3, "timeout": 0.2}, runtime_folder=str(folder), slow_query_seconds=0.05)
+    return make_wrapper(pool={"max_size": 3}, runtime_folder=str(folder), slow_query_seconds=0.05)
 
 
 def my_process(wrapper: DatabaseWrapper) -> Process:

@@ -24,6 +24,7 @@ ACCEPTED_BY_NAME = "db_client_connection_count"
 """A gauge whose name, by OpenTelemetry's conventions, ends like a part of a histogram."""
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize(
     ("query", "operation"),
     [

@@ -68,6 +68,7 @@ def test_what_is_used_and_who_waits(make_wrapper: MakeWrapper) -> None:
     assert number("db_client_connection_pending_requests", wrapper.alias) == 0
 
 
+@pytest.mark.timed
 def test_exhaustion_and_refusals(make_wrapper: MakeWrapper) -> None:
     """Nobody gave one back, or too many wait; both are refusals, one is a timeout."""
     wrapper = make_wrapper(pool={"max_size": 1, "timeout": 0.4, "max_waiting": 1})

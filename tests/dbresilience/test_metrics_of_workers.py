@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support.postgres import ThrowawayPostgres, wait_until
 from tests.support.site import Site
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timed]
 
 WORKERS = 4
 POOL_SIZE = 2

@@ -191,6 +191,7 @@ def test_counting_follows_no_link_and_is_no_error(file: OrderFile, folder: Path,
     assert precious.read_text() == "as it was"
 
 
+@pytest.mark.timed
 def test_looking_costs_next_to_nothing(file: OrderFile) -> None:
     """Four times a second at most; in between, one comparison."""
     orders = OperatorOrders(file, Pool())

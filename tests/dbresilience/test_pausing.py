@@ -16,6 +16,8 @@ from dbresilience.operators import LOOK_SECONDS
 
 from .conftest import MakeWrapper, in_thread, orders_of, pid_of
 
+pytestmark = pytest.mark.timed
+
 
 def test_a_request_waits_for_the_end_of_a_pause(pooled: DatabaseWrapper) -> None:
     """Its connection was closed meanwhile."""

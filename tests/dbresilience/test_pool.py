@@ -38,6 +38,7 @@ def in_threads(count: int, work: Callable[[], object]) -> list[BaseException]:
     return errors
 
 
+@pytest.mark.timed
 def test_an_exhausted_pool_says_its_numbers(make_wrapper: MakeWrapper) -> None:
     """The text names size, use and the setting to change."""
     pool = {"max_size": 1, "timeout": 0.2}
@@ -68,6 +69,7 @@ def test_one_request_too_many_is_refused_at_once(make_wrapper: MakeWrapper) -> N
     waiting.join(5)
 
 
+@pytest.mark.timed
 def test_who_has_given_up_waiting_does_not_wait(make_wrapper: MakeWrapper) -> None:
     """Nobody is refused for the sake of those who were there before."""
     pool = {"max_size": 1, "timeout": 0.2, "max_waiting": 1}
@@ -80,6 +82,7 @@ def test_who_has_given_up_waiting_does_not_wait(make_wrapper: MakeWrapper) -> No
         assert asker.resources.snapshot().waiting == 0
 
 
+@pytest.mark.timed
 def test_terminated_idle_connections_are_never_handed_out(
     make_wrapper: MakeWrapper, postgres: ThrowawayPostgres
 ) -> None:
@@ -116,6 +119,7 @@ def test_one_death_condemns_idle_siblings_but_not_the_bound(
     wait_until(lambda: postgres.backends(fresh.settings_dict["NAME"]) <= 3)
 
 
+@pytest.mark.timed
 def test_a_server_that_is_away_is_said_at_once_with_its_cause(make_wrapper: MakeWrapper) -> None:
     """No pool time-out: the waiting threads learn what the first attempt met."""
     url = f"postgresql://nobody@127.0.0.1:{free_port()}/nothing"
@@ -130,6 +134,7 @@ def test_a_server_that_is_away_is_said_at_once_with_its_cause(make_wrapper: Make
     assert isinstance(caught.value.__cause__, psycopg.OperationalError)
 
 
+@pytest.mark.timed
 def test_the_server_comes_back_and_so_does_the_pool(wrapper: DatabaseWrapper, postgres: ThrowawayPostgres) -> None:
     """Within a second of the server accepting, without anybody's help."""
     pid_of(wrapper)

@@ -73,6 +73,7 @@ def test_a_fork_within_a_transaction_leaves_it_to_the_parent(wrapper: DatabaseWr
     wrapper.set_autocommit(True)
 
 
+@pytest.mark.timed
 def test_a_process_that_queried_ends_at_once_and_leaves_no_session(
     database_url: str, postgres: ThrowawayPostgres
 ) -> None:

@@ -60,6 +60,7 @@ def test_an_evicted_connection_says_nothing_about_its_siblings(one: DatabaseWrap
     assert one.resources.snapshot().generation == 1
 
 
+@pytest.mark.timed
 def test_a_session_that_the_server_ended_for_idleness_is_replaced_at_once(make_wrapper: MakeWrapper) -> None:
     """Within the second in which a connection is a spare."""
     wrapper = make_wrapper(options="-c idle_session_timeout=300ms")

@@ -18,6 +18,7 @@ from tests.support.proxy import SEEN, Proxy
 from .conftest import MakeWrapper, in_thread, pid_of, works
 
 
+@pytest.mark.timed
 def test_connections_that_change_hands_are_no_outage(make_wrapper: MakeWrapper) -> None:
     """They are neither lent nor idle for a moment: the pool is busy, and the server is well."""
     wrapper = make_wrapper(pool={"max_size": 2, "timeout": 0.5})
@@ -53,6 +54,7 @@ def test_a_session_that_cannot_be_set_up_is_an_outage(
     assert wrapper.resources.snapshot().queued <= 0
 
 
+@pytest.mark.timed
 def test_an_idle_transaction_does_not_hide_an_outage(make_wrapper: MakeWrapper, postgres: ThrowawayPostgres) -> None:
     """Its holder has not noticed yet; everybody else is told at once."""
     holder = make_wrapper(pool={"timeout": 8})
@@ -68,6 +70,7 @@ def test_an_idle_transaction_does_not_hide_an_outage(make_wrapper: MakeWrapper, 
         pid_of(asker)
 
 
+@pytest.mark.timed
 def test_an_outage_that_is_over_is_no_cause(make_wrapper: MakeWrapper, postgres: ThrowawayPostgres) -> None:
     """Who waits in vain afterwards is told of a pool that is too small, and of nothing else."""
     pool = {"max_size": 1, "timeout": 0.5}
@@ -82,6 +85,7 @@ def test_an_outage_that_is_over_is_no_cause(make_wrapper: MakeWrapper, postgres:
     assert isinstance(caught.value.__cause__, PoolTimeout)
 
 
+@pytest.mark.timed
 def test_a_session_that_cannot_be_set_up_is_no_riddle(make_wrapper: MakeWrapper) -> None:
     """A role that does not exist: at once, with the reason, and no session left behind."""
     wrapper = make_wrapper(assume_role="nope")
@@ -180,6 +184,7 @@ def test_a_thread_that_ended_gives_its_connection_back(make_wrapper: MakeWrapper
     assert first.resources.snapshot().in_use == 0
 
 
+@pytest.mark.timed
 def test_a_frozen_server_is_not_called_a_small_pool(make_wrapper: MakeWrapper, postgres: ThrowawayPostgres) -> None:
     """The advice to raise max_size would be wrong."""
     wrapper = make_wrapper(pool={"timeout": 0.3})

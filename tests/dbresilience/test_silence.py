@@ -78,6 +78,7 @@ def test_a_slow_statement_is_no_outage(make_wrapper: MakeWrapper, postgres: Thro
     wait_until(lambda: postgres.backends(wrapper.settings_dict["NAME"]) == 1, timeout_seconds=3)
 
 
+@pytest.mark.timed
 def test_rows_that_trickle_in_are_late_too(make_wrapper: MakeWrapper) -> None:
     """The socket is never silent, and the deadline is kept."""
     wrapper = make_wrapper()

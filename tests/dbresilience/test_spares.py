@@ -84,6 +84,7 @@ def test_a_check_of_the_users_own_runs_each_time(make_wrapper: MakeWrapper) -> N
     wait_until(lambda: len(returned) == 3)
 
 
+@pytest.mark.timed
 def test_a_check_and_a_reset_may_query(make_wrapper: MakeWrapper) -> None:
     """The connection is nobody's then, and not a former holder's either; it is kept."""
     reset: list[object] = []
@@ -96,6 +97,7 @@ def test_a_check_and_a_reset_may_query(make_wrapper: MakeWrapper) -> None:
     wait_until(lambda: reset == [(1,)] * 3)
 
 
+@pytest.mark.timed
 def test_a_check_on_a_frozen_server_ends_with_the_request(
     make_wrapper: MakeWrapper, postgres: ThrowawayPostgres
 ) -> None:

@@ -189,6 +189,7 @@ def test_slots_are_those_of_this_user_and_database(site: DatabaseWrapper, postgr
         assert (facts["server"]["limit"], facts["server"]["left"]) == (7, 7)
 
 
+@pytest.mark.timed
 def test_the_server_is_asked_once_however_many_look(site: DatabaseWrapper, postgres: ThrowawayPostgres) -> None:
     """On a connection outside the pool; by application name; no longer than a look may take."""
     asked = [ask_server(site.resources, timeout_seconds=5) for _ in range(20)]

@@ -150,6 +150,7 @@ def test_a_lost_connection(proxied: DatabaseWrapper, proxy: Proxy) -> None:
     assert (second.ended, second.round_trips, len(second.statements)) == (STATEMENT, 1, 1)
 
 
+@pytest.mark.timed
 def test_the_time_for_which_nothing_was_asked(proxied: DatabaseWrapper) -> None:
     """Between two statements of a transaction, with both places."""
 
@@ -173,6 +174,7 @@ def in_another_place(wrapper: DatabaseWrapper) -> None:
         cursor.execute("SELECT 3")
 
 
+@pytest.mark.timed
 def test_waits_and_failures(make_wrapper: MakeWrapper) -> None:
     wrapper = make_wrapper(pool={"max_size": 1, "timeout": 5})
 

@@ -105,6 +105,7 @@ def test_swallows(proxy: Proxy, url: str, connection: psycopg.Connection) -> Non
     psycopg.connect(url).close()
 
 
+@pytest.mark.timed
 def test_delays(proxy: Proxy, connection: psycopg.Connection) -> None:
     """Each way, and in order also when the delay ends."""
     proxy.delay(0.1)

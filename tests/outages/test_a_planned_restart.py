@@ -16,7 +16,7 @@ from tests.support.postgres import ThrowawayPostgres
 from tests.support.site import Site, site_environment
 from tests.support.visitor import Crowd, Writers, visitor_with_token
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timed]
 
 
 @pytest.mark.parametrize("worker_class", ["gthread", "asgi"])

@@ -12,7 +12,7 @@ from tests.support.proxy import Proxy
 from tests.support.site import Site
 from tests.support.visitor import visitor_with_token
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timed]
 
 # What nobody has looked at for so long is no news.
 NIGHT_SECONDS = 11.0

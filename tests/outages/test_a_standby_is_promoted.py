@@ -13,7 +13,7 @@ from tests.support.site import Site, manage
 from tests.support.standby import Standby
 from tests.support.visitor import Crowd, Writers, visitor_with_token
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timed]
 
 
 @pytest.fixture

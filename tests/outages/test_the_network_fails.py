@@ -11,7 +11,7 @@ from tests.support.proxy import Proxy
 from tests.support.site import Site
 from tests.support.visitor import Crowd, Visitor, percentile_seconds, visitor_with_token
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timed]
 
 DEADLINE_SECONDS = 1.0
 

@@ -11,7 +11,7 @@ from tests.support.postgres import ThrowawayPostgres
 from tests.support.site import Site
 from tests.support.visitor import Crowd, Writers, visitor_with_token
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timed]
 
 
 def test_one_backend_crashes_and_the_server_recovers(

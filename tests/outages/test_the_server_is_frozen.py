@@ -19,7 +19,7 @@ from tests.support.postgres import ThrowawayPostgres, wait_until
 from tests.support.site import Site
 from tests.support.visitor import Crowd, Visitor, percentile_seconds, visitor_with_token
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timed]
 
 DEADLINE_SECONDS = 1.0
 STREAMING = "SELECT count(*) FROM chat_message WHERE status = 'streaming'"

@@ -13,7 +13,7 @@ from tests.support.proxy import Proxy
 from tests.support.site import Site
 from tests.support.visitor import Crowd, visitor_with_token
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timed]
 
 PROCESSES = 2
 

@@ -12,7 +12,7 @@ from tests.support.proxy import Proxy
 from tests.support.site import Site
 from tests.support.visitor import Crowd, percentile_seconds, visitor_with_token
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timed]
 
 
 def test_a_server_in_recovery_is_waited_for(start_site: Callable[..., Site], postgres: ThrowawayPostgres) -> None:

@@ -13,7 +13,7 @@ from tests.support.postgres import ThrowawayPostgres, wait_until
 from tests.support.site import Site
 from tests.support.visitor import HTML, Visitor, visitor_with_session, visitor_with_token
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timed]
 
 
 PAGES = ["/", "/admin/", "/admin/chat/thread/", "/admin/chat/message/", "/admin/auth/user/"]

@@ -153,6 +153,7 @@ def test_a_deadlock_goes_again(far: DatabaseWrapper) -> None:
 # Time
 
 
+@pytest.mark.timed
 def test_a_slow_statement_that_waits_has_the_deadline(far: DatabaseWrapper) -> None:
     started = time.monotonic()
     with pytest.raises(OperationalError) as caught, deadline(0.3), pipeline(using=far.alias):

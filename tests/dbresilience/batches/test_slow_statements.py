@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from dbresilience import gather, pipeline, signals
 from dbresilience.base import DatabaseWrapper
 from tests.dbresilience.batches.rows import create, items, owners
@@ -11,6 +13,7 @@ from tests.dbresilience.batches.tables import Item, create_tables
 from tests.dbresilience.conftest import MakeWrapper, run
 
 
+@pytest.mark.timed
 def test_each_slow_statement_is_logged_as_itself(make_wrapper: MakeWrapper) -> None:
     """With its own text, its own time, and the line that executed it, not the one that sent it."""
     wrapper = make_wrapper(slow_query_seconds=0.1)

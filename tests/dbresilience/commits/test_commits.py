@@ -54,6 +54,7 @@ def test_a_commit_that_never_arrived_is_reported_as_not_committed(
     assert stored(postgres, database_url) == [2]
 
 
+@pytest.mark.timed
 def test_a_session_that_commit_never_reached_is_ended(
     one: DatabaseWrapper, proxy: Proxy, postgres: ThrowawayPostgres, database_url: str, looked_up: list[str],
     caplog: pytest.LogCaptureFixture,
@@ -251,6 +252,7 @@ def test_another_cluster_is_not_believed(
     assert stored(postgres, database_url) == []
 
 
+@pytest.mark.timed
 def test_one_that_must_wait_does_not_hold_up_all_others(
     one: DatabaseWrapper, proxy: Proxy, looked_up: list[str]
 ) -> None:

@@ -39,6 +39,7 @@ def test_a_standby_is_not_believed(
         one.resources.close()
 
 
+@pytest.mark.timed
 def test_a_server_that_has_never_heard_of_it(
     one: DatabaseWrapper, proxy: Proxy, postgres: ThrowawayPostgres, database_url: str, looked_up: list[str]
 ) -> None:
@@ -65,6 +66,7 @@ def test_a_server_that_has_never_heard_of_it(
         postgres.execute("SELECT pg_reload_conf()")
 
 
+@pytest.mark.timed
 def test_the_question_is_a_part_of_what_the_request_waits_for(
     dozing: DatabaseWrapper, proxy: Proxy, looked_up: list[str]
 ) -> None:

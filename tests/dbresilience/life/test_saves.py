@@ -8,7 +8,7 @@ from tests.saves import trial
 from tests.saves.project import POOL_SIZE, SERVERS
 from tests.support.postgres import ThrowawayPostgres
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timed]
 
 
 @pytest.fixture

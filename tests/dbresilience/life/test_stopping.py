@@ -55,6 +55,7 @@ def test_what_still_runs_is_cancelled(end: str, database_url: str, postgres: Thr
     assert done.stderr.count("Traceback") == ("KeyboardInterrupt" in done.stderr)
 
 
+@pytest.mark.timed
 def test_a_frozen_server_holds_no_exit_up(database_url: str, postgres: ThrowawayPostgres) -> None:
     environment = {**site_environment(DATABASE_URL=database_url), "DJANGO_SETTINGS_MODULE": "config.settings"}
     code = "import django; django.setup()\n" + ENDS + "print('ready', flush=True)\nsys.stdin.read()\n"
@@ -96,6 +97,7 @@ def ask(server, seconds):
 """
 
 
+@pytest.mark.timed
 def test_a_server_without_threads_is_waited_for_no_longer(database_url: str) -> None:
     """As with `runserver --nothreading`, whose request may be a stream."""
     done = run_python(
@@ -129,6 +131,7 @@ def test_an_error_in_another_exit_handler_changes_nothing(database_url: str, pos
     wait_until(lambda: postgres.backends(database_url.rsplit("/", 1)[1]) == 0, timeout_seconds=1)
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("worker_class", ["gthread", "asgi"])
 def test_a_loaded_server_answers_everything_it_has_taken(
     start_site: Callable[..., Site], database_url: str, postgres: ThrowawayPostgres, worker_class: str

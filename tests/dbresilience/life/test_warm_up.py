@@ -95,6 +95,7 @@ connection.settings_dict["OPTIONS"].setdefault("resilience", {})["warm_up_with"]
 """
 
 
+@pytest.mark.timed
 def test_whoever_comes_early_waits_for_it_before_begin(database_url: str) -> None:
     outcome(
         SLOW
@@ -111,6 +112,7 @@ assert pool.snapshot().opened_total == 1
     )
 
 
+@pytest.mark.timed
 def test_but_no_longer_than_it_may(database_url: str) -> None:
     outcome(
         SLOW
@@ -150,6 +152,7 @@ assert Client().get("/readyz").status_code == 200
     )
 
 
+@pytest.mark.timed
 def test_a_database_that_is_away_stops_no_start(
     start_site: Callable[..., Site], database_url: str, postgres: ThrowawayPostgres
 ) -> None:
