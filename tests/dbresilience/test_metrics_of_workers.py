@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.parser import text_string_to_metric_families
 
+from dbresilience import warmup
 from tests.support.postgres import ThrowawayPostgres, wait_until
 from tests.support.site import Site
 
@@ -113,11 +114,13 @@ class Crowd:
         assert operations.get(("", "SHOW"), 0) == done["two"]
         routes = {"one": "one", "two": "two", "hold": "hold/<int:number>"}
         assert by_route(found) == {routes[path]: number for path, number in refused.items() if number}
-        assert found["db_client_connection_timeouts_total"][()] == sum(refused.values())
-        # On a busy machine a connection may not be opened within the pool's time-out.
+        # On a busy machine a connection may not be opened within the pool's time-out, and a warm-up tries again.
+        of_warm_ups = found["db_client_connection_timeouts_total"][()] - sum(refused.values())
+        assert 0 <= of_warm_ups <= (warmup.ATTEMPTS - 1) * 2 * warmed
         causes = found.get("dbresilience_refusals_total", {})
         assert sum(causes.values()) == sum(refused.values())
-        assert found["dbresilience_exhaustions_total"]["timed_out",] == causes.get(("pool_exhausted",), 0)
+        exhausted = found["dbresilience_exhaustions_total"]["timed_out",] - causes.get(("pool_exhausted",), 0)
+        assert 0 <= exhausted <= of_warm_ups
         assert sum(self.answers.values()) == sum(done.values()) + sum(refused.values())
 
 

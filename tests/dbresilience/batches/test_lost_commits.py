@@ -27,7 +27,8 @@ def test_without_the_id_nobody_knows(far: DatabaseWrapper, proxy: Proxy, after: 
         create(far, 1)
         far.on_commit(lambda: hooks.append(1))
     assert hooks == []
-    assert names(far) == {SENT: [], ANSWERED: ["owner 1"]}[after]  # the server waits for the Sync that follows
+    # A server that cannot pass on the answer of the INSERT may notice that before it comes to COMMIT, or after it.
+    assert names(far) in {SENT: ([], ["owner 1"]), ANSWERED: (["owner 1"],)}[after]
 
 
 @pytest.mark.parametrize("after", [SENT, ANSWERED])
