@@ -45,10 +45,8 @@ else:
         " or set DEBUG=1 to use the server of `make run`."
     )
 
-# For those who serve; nobody else warms up, and what the other processes show of their settings stays short.
-if DATABASE_ENGINE == "dbresilience" and "gunicorn" in sys.modules:
-    resilience = DATABASES["default"].setdefault("OPTIONS", {}).setdefault("resilience", {})
-    resilience["warm_up_with"] = "chat.warming.ask_as_a_request_would"
+if DATABASE_ENGINE == "dbresilience":
+    DATABASES["default"].setdefault("OPTIONS", {}).setdefault("warm_up_with", "chat.warming.ask_as_a_request_would")
 
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 

@@ -53,8 +53,11 @@ class ConnectingMixin(_Base):
         )  # fmt: skip
         found = self._resources
         if found is None or found.inherited or key != self._resources_key:
-            # A copy, since tests change OPTIONS in place.
-            key = (*key[:-1], dict(given["OPTIONS"]))
+            # Copies, since tests change OPTIONS, and `pool` and `resilience` in it, in place.
+            options = {
+                name: dict(value) if isinstance(value, dict) else value for name, value in given["OPTIONS"].items()
+            }
+            key = (*key[:-1], options)
             found = obtain(self.alias, hashable(key), self._create_resources)
             self._resources, self._resources_key = found, key
         return found

@@ -120,7 +120,8 @@ OPTIONS: tuple[Option, ...] = (
            ("warm_up",)),
     Option("resilience", "warm_up_with", optional(function_or_path), None, "",
            "A function without arguments, or the dotted path to one, that asks what a first request would ask. None "
-           "reads one user."),
+           "reads one user.",
+           ("warm_up_with",)),
     Option("resilience", "scale_to_zero", parse_boolean, False, "",
            "For processes that are to be silent while nobody asks: no warm-up, no connection kept open, and idle ones "
            f"closed after {IDLE_SECONDS_AT_ZERO:g} s if max_idle is not given.",

@@ -114,8 +114,7 @@ def _development_servers() -> list[Any]:
     basehttp = sys.modules.get("django.core.servers.basehttp")
     if basehttp is None:
         return []
-    # Django has it in a local variable only.
-    # Not isinstance(), which asks lazy objects what they are, and so makes them.
+    # Django has it in a local variable only; isinstance() would ask lazy objects what they are, and so make them.
     found = [each for each in gc.get_objects() if issubclass(type(each), basehttp.WSGIServer)]
     return [server for server in found if server.socket.fileno() != -1]
 

@@ -50,6 +50,8 @@ def test_options_changed_in_place_are_noticed(wrapper: DatabaseWrapper) -> None:
     wrapper.settings_dict["OPTIONS"]["pool"] = {"max_size": 4}
     assert wrapper.resources is not first
     assert wrapper.resources.configuration.max_size == 4
+    wrapper.settings_dict["OPTIONS"]["pool"]["max_size"] = 6
+    assert wrapper.resources.configuration.max_size == 6
 
 
 def test_another_engine_is_named_in_the_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,9 +107,8 @@ def test_a_url_may_name_a_unix_socket(url: str) -> None:
     """As libpq's own URLs do; in the entries that `manage.py dbshell` reads."""
     question = "from config.settings import DATABASES as d; e = d['default'];"
     question += "print(e['NAME'], e['USER'], e['HOST'], e['OPTIONS'])"
-    assert (
-        run("-c", question, SECRET_KEY="x", DATABASE_URL=url).stdout.strip() == "shop me /run/pg {'pool_max_size': 3}"
-    )
+    options = "{'pool_max_size': 3, 'warm_up_with': 'chat.warming.ask_as_a_request_would'}"
+    assert run("-c", question, SECRET_KEY="x", DATABASE_URL=url).stdout.strip() == f"shop me /run/pg {options}"
 
 
 @pytest.mark.parametrize(
