@@ -13,6 +13,7 @@ from django.db import connections
 from django.test import AsyncClient, Client
 
 from dbresilience import health, probes
+from dbresilience.base import DatabaseWrapper
 from dbresilience.health import MEMORY_SECONDS
 from dbresilience.middleware import ProbeMiddleware
 from tests.support.postgres import ThrowawayPostgres, wait_until
@@ -149,6 +150,21 @@ def test_a_server_that_freezes_during_a_check_does_not_keep_it(
     wait_until(lambda: not resources.probe._answer.is_asking, timeout_seconds=3, what="the end of the check")
     assert not resources.health().healthy
     time.sleep(MEMORY_SECONDS + 0.1)
+    assert resources.health().healthy
+
+
+def test_a_process_without_a_thread_to_spare_is_unhealthy(
+    wrapper: DatabaseWrapper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the system gives it no more threads, the check has an answer all the same, and the next one may begin."""
+    resources = wrapper.resources
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        assert not resources.health().healthy
     assert resources.health().healthy
 
 

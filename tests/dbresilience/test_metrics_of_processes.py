@@ -36,6 +36,25 @@ def test_bad_folders_stop_the_start(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_process_of_a_moment_leaves_what_it_counted_and_no_state(database_url: str, tmp_path: Path) -> None:
+    """Its first report is its last; who reads the folder afterwards must not take its connections for open ones."""
+    program = """
+import django
+django.setup()
+from django.db import connection
+with connection.cursor() as cursor:
+    cursor.execute("VALUES (1)")
+"""
+    env = os.environ | {"DJANGO_SETTINGS_MODULE": "tests.dbresilience.metrics_site", "DATABASE_URL": database_url}
+    subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=BASE_DIR, env=env | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}, check=True, timeout=60,
+    )  # fmt: skip
+    assert list(tmp_path.glob("counter_*.db"))
+    assert not list(tmp_path.glob("gauge_live*"))
+
+
+@pytest.mark.slow
 def test_a_forked_child_counts_for_itself(database_url: str, tmp_path: Path) -> None:
     """Also one forked while another thread counts; together they count what both have done."""
     program = """

@@ -23,6 +23,17 @@ def warmed():
         assert time.monotonic() < until
         time.sleep(0.01)
     return pool.snapshot()
+def serve(**options):
+    # As a worker does that has these options; `pool` is then theirs.
+    global pool
+    connection.settings_dict["OPTIONS"] |= options
+    pool = dbresilience.get_database_resources()
+    get_wsgi_application()
+def slow():
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_sleep(0.7)")
+    asked.append(time.monotonic())
+asked = []
 """
 
 
@@ -85,23 +96,11 @@ while pool.snapshot().size:
     )
 
 
-SLOW = """
-asked = []
-def slow():
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_sleep(0.7)")
-    asked.append(time.monotonic())
-connection.settings_dict["OPTIONS"].setdefault("resilience", {})["warm_up_with"] = slow
-"""
-
-
 @pytest.mark.timed
 def test_whoever_comes_early_waits_for_it_before_begin(database_url: str) -> None:
     outcome(
-        SLOW
-        + """
-pool = dbresilience.get_database_resources()
-get_wsgi_application()
+        """
+serve(warm_up_with=slow)
 with transaction.atomic(), connection.cursor() as cursor:
     cursor.execute("SELECT clock_timestamp() - now()")
     assert asked, "it did not wait"
@@ -115,10 +114,8 @@ assert pool.snapshot().opened_total == 1
 @pytest.mark.timed
 def test_but_no_longer_than_it_may(database_url: str) -> None:
     outcome(
-        SLOW
-        + """
-pool = dbresilience.get_database_resources()
-get_wsgi_application()
+        """
+serve(warm_up_with=slow)
 began = time.monotonic()
 try:
     with dbresilience.deadline(0.2), connection.cursor() as cursor:
@@ -136,10 +133,8 @@ assert warmed().warm_up == "done"
 
 def test_readiness_follows_it(database_url: str) -> None:
     outcome(
-        SLOW
-        + """
-pool = dbresilience.get_database_resources()
-get_wsgi_application()
+        """
+serve(warm_up_with=slow)
 from django.test import Client
 response = Client().get("/readyz")
 assert (response.status_code, response.json()["state"]) == (503, "warming_up"), response.content
@@ -187,9 +182,7 @@ def test_a_frozen_server_holds_nobody_up_for_ever(
 def test_what_a_warm_up_is_told_to_ask_may_fail(database_url: str) -> None:
     log = outcome(
         """
-connection.settings_dict["OPTIONS"].setdefault("resilience", {})["warm_up_with"] = "nowhere.at.all"
-pool = dbresilience.get_database_resources()
-get_wsgi_application()
+serve(warm_up_with="nowhere.at.all")
 assert warmed().warm_up == "failed"
 with connection.cursor() as cursor:
     cursor.execute("SELECT 1")
@@ -207,9 +200,7 @@ def test_one_that_hangs_makes_nobody_wait_for_ever(database_url: str) -> None:
 import dbresilience.warmup
 dbresilience.warmup.LONGEST_SECONDS = 0.5
 hangs = threading.Event()
-connection.settings_dict["OPTIONS"].setdefault("resilience", {})["warm_up_with"] = lambda: hangs.wait(20) and None
-pool = dbresilience.get_database_resources()
-get_wsgi_application()
+serve(warm_up_with=lambda: hangs.wait(20) and None)
 assert pool.snapshot().warm_up == "running"
 time.sleep(0.7)
 from django.test import Client
@@ -226,16 +217,22 @@ hangs.set()
 def test_who_forks_in_the_middle_of_it_keeps_nothing(database_url: str) -> None:
     """What the warm-up opens after the fork is let go of, too."""
     outcome(
-        SLOW
-        + """
-pool = dbresilience.get_database_resources()
-get_wsgi_application()
-time.sleep(0.2)
+        """
+begun, forked = threading.Event(), threading.Event()
+def ask_after_the_fork():
+    begun.set()
+    assert forked.wait(5)
+    slow()
+serve(warm_up_with=ask_after_the_fork)
+assert begun.wait(5)
 child = os.fork()
 if not child:
     os._exit(0)
 os.waitpid(child, 0)
+opened_before = pool.snapshot().opened_total
+forked.set()
 assert warmed().warm_up in ("done", "failed")
+assert asked and pool.snapshot().opened_total > opened_before, "nothing was opened after the fork"
 until = time.monotonic() + 3
 while pool.snapshot().size:
     assert time.monotonic() < until, pool.snapshot()
