@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.db.backends.postgresql import base as postgresql
 
-from . import deadlines, logs, unavailable
+from . import checks, deadlines, logs, unavailable
 from .wrapper import ResilienceMixin
 
 
@@ -12,6 +12,7 @@ class DatabaseWrapper(ResilienceMixin, postgresql.DatabaseWrapper):
     """Django's PostgreSQL backend with leases on a shared pool."""
 
 
+checks.register_all()
 logs.connect_receivers()
 unavailable.install()
 deadlines.install()

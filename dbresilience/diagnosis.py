@@ -42,7 +42,7 @@ def slots(facts: Facts) -> Iterator[Finding]:
     if size > 0:
         mend = "; ".join(set_option(name, "pool", "max_size", size) for name, had in facts.sizes.items() if had > size)
     elif there.limit is not None and there.limit == there.left:
-        mend = f"ALTER ROLE … CONNECTION LIMIT {demand.rolling};  (or the database's)"
+        mend = f"ALTER ROLE {facts.server.role} CONNECTION LIMIT {demand.rolling};  (or the database's)"
     else:
         mend = (
             f"ALTER SYSTEM SET max_connections = {demand.rolling + there.reserved + there.others};  "
@@ -89,7 +89,7 @@ def statement_timeout(facts: Facts) -> Iterator[Finding]:
         yield warning(
             "lock_timeout",
             f"lock_timeout is {lock:g} s, statement_timeout {longest:g} s: the statement ends first.",
-            f"ALTER ROLE … SET lock_timeout = '{longest / 2:g}s';",
+            f"ALTER ROLE {facts.server.role} SET lock_timeout = '{longest / 2:g}s';",
         )
     transaction = facts.seconds("transaction_timeout")
     if transaction and transaction <= max(longest, limit or 0):
@@ -97,7 +97,7 @@ def statement_timeout(facts: Facts) -> Iterator[Finding]:
             "transaction_timeout",
             f"transaction_timeout is {transaction:g} s: the server ends the session before statement_timeout "
             f"({longest:g} s) or deadline_seconds ({'none' if limit is None else f'{limit:g} s'}) would end the work.",
-            f"ALTER ROLE … SET transaction_timeout = '{2 * max(longest, limit or 0):g}s';",
+            f"ALTER ROLE {facts.server.role} SET transaction_timeout = '{2 * max(longest, limit or 0):g}s';",
         )
 
 
@@ -112,14 +112,15 @@ def idle_sessions(facts: Facts) -> Iterator[Finding]:
             "idle_session_timeout",
             f"The server ends sessions idle for {server:g} s, and the pool keeps {least} (min_size) for ever: "
             "they are opened anew all the time.",
-            f"{set_option(facts.alias, 'pool', 'min_size', 0)}, or ALTER ROLE … SET idle_session_timeout = 0;",
+            f"{set_option(facts.alias, 'pool', 'min_size', 0)}, "
+            f"or ALTER ROLE {facts.server.role} SET idle_session_timeout = 0;",
         )
     elif server <= kept:
         yield warning(
             "idle_session_timeout",
             f"The server ends sessions idle for {server:g} s, and the pool keeps them for {kept:g} s (max_idle).",
             f"{set_option(facts.alias, 'pool', 'max_idle', round(server / 2, 1))}, "
-            "or ALTER ROLE … SET idle_session_timeout = 0;",
+            f"or ALTER ROLE {facts.server.role} SET idle_session_timeout = 0;",
         )
     else:
         yield fine("idle_session_timeout", f"{server:g} s, more than max_idle {kept:g} s.")
@@ -132,13 +133,15 @@ def idle_transactions(facts: Facts) -> Iterator[Finding]:
         yield warning(
             name,
             f"{seconds:g} s: a transaction that computes or calls somebody for longer is ended, and answered with 500.",
-            f"ALTER ROLE … SET {name} = '60s';",
+            f"ALTER ROLE {facts.server.role} SET {name} = '60s';",
         )
     elif seconds:
         yield fine(name, f"{seconds:g} s.")
     else:
         yield fine(
-            name, "None: a process that hangs in a transaction keeps its locks.", f"ALTER ROLE … SET {name} = '60s';"
+            name,
+            "None: a process that hangs in a transaction keeps its locks.",
+            f"ALTER ROLE {facts.server.role} SET {name} = '60s';",
         )
 
 
@@ -218,7 +221,7 @@ def role(facts: Facts) -> Iterator[Finding]:
             "role",
             f"The site logs in as a superuser, so the {facts.server.slots.reserved} reserved slots are no reserve: "
             "when the server is full you cannot log in to see why.",
-            "ALTER ROLE … NOSUPERUSER;",
+            f"ALTER ROLE {facts.server.role} NOSUPERUSER;",
         )
     else:
         yield fine("role", "A superuser, on this machine." if facts.server.superuser else "Not a superuser.")

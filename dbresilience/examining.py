@@ -23,7 +23,7 @@ _TIMES = (
 _SETTINGS = "SELECT name, setting::int FROM pg_settings WHERE name = ANY(%s)"
 _ROLE = """
 SELECT current_setting('server_version_num')::int, pg_backend_pid(), rolsuper,
-    pg_is_in_recovery() OR current_setting('default_transaction_read_only') = 'on'
+    pg_is_in_recovery() OR current_setting('default_transaction_read_only') = 'on', quote_ident(rolname)
 FROM pg_roles WHERE rolname = session_user
 """
 
@@ -38,7 +38,7 @@ def examine(given: Alias, processes: Processes) -> Facts:
     with closing(resources.connect()) as connection:
         numbers = dict(connection.execute(_SETTINGS, [[*_TIMES, "tcp_keepalives_idle"]]).fetchall())
         slots, ours = count_slots(connection)
-        number, pid, superuser, read_only = connection.execute(_ROLE).fetchone()
+        number, pid, superuser, read_only, role = connection.execute(_ROLE).fetchone()
         # A pooler makes up a process id of its own.
         between = _mode(resources, connection) if pid != connection.session_pid else None
         server = ServerFacts(
@@ -46,6 +46,7 @@ def examine(given: Alias, processes: Processes) -> Facts:
             oldest_version=(connections[given.name].features.minimum_database_version or (0,))[0],
             slots=slots,
             in_use=ours,
+            role=role,
             milliseconds={name: numbers[name] for name in _TIMES if name in numbers},
             superuser=superuser,
             read_only=read_only,

@@ -18,6 +18,7 @@ class ServerFacts:
         oldest_version: the oldest major version that Django supports.
         slots: how many connections it lets in.
         in_use: sessions of this user on this database, now.
+        role: who logs in, quoted where SQL wants it.
         milliseconds: time-outs of a session by their names; 0 is none.
         superuser: whether the role is one.
         read_only: whether it takes no writes.
@@ -33,6 +34,7 @@ class ServerFacts:
     oldest_version: int
     slots: Slots
     in_use: int = 0
+    role: str = "CURRENT_ROLE"
     milliseconds: Mapping[str, int] = field(default_factory=dict)
     superuser: bool = False
     read_only: bool = False

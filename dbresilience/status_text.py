@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .headline import seconds_text
+from .plurals import number_of
 
 _MARKS = {"critical": "!!", "warning": " !", "well": "ok"}
 _COLOURS = {"critical": "\x1b[1;97;41m", "warning": "\x1b[1;30;43m", "well": "\x1b[1;32m"}
@@ -41,7 +42,7 @@ def event_lines(facts: dict[str, Any], *, width: int, most: int) -> list[str]:
     lines = []
     for event in facts["events"][:most]:
         who = f" ({len(event['pids'])} processes)" if len(event["pids"]) > 1 else ""
-        lines.append(f"{_age(now - event['at']):>6} ago  {event['text']}{who}"[:width])
+        lines.append(_cut(f"{_age(now - event['at']):>6} ago  {event['text']}{who}", width))
     return lines
 
 
@@ -78,13 +79,13 @@ def _table(rows: Sequence[Sequence[str]], width: int) -> list[str]:
             else row[column].rjust(widths[column])
             for column in shown
         ]
-        lines.append("  ".join(cells).rstrip()[:width])
+        lines.append(_cut("  ".join(cells).rstrip(), width))
     return lines
 
 
 def _outcomes(minute: dict[str, Any]) -> str:
     count = minute["query_seconds"]["count"]
-    parts = [f"{count} statements", f"{minute['failed_total']} failed"]
+    parts = [number_of(count, "statement"), f"{minute['failed_total']} failed"]
     named = (
         ("refused_total", "requests refused"),
         ("too_slow_total", "too slow"),
@@ -112,6 +113,10 @@ def _age(seconds: float) -> str:
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"
     return f"{max(seconds, 0):.0f} s"
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
 def _wrapped(text: str, width: int) -> list[str]:

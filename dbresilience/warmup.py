@@ -40,6 +40,8 @@ BETWEEN_ATTEMPTS_SECONDS = 0.5
 _KNOWN_AFTER_SECONDS = 0.05
 LONGEST_SECONDS = 10.0
 """When early requests stop waiting for a warm-up that has not ended."""
+FORK_WAITS_SECONDS = LONGEST_SECONDS
+"""How long a fork waits for one: a module that it imports at that moment could never be imported by the child."""
 
 logger = logging.getLogger("dbresilience.connections")
 
@@ -51,14 +53,12 @@ class _Process:
         self.serves = False
         self.was_asked = False
         self.has_handed_on = False
+        self.threads: list[threading.Thread] = []
 
 
 def install() -> None:
     """Let the handlers of application servers begin it. Repeating it is harmless."""
     wrap_once(BaseHandler, "load_middleware", _beginning)
-    if hasattr(os, "register_at_fork"):
-        all_resources()  # so that a child has forgotten its parent's connections before it warms up
-        of_process("warm-up at fork", _hand_on_at_fork)
 
 
 def _beginning(load_middleware: Callable[..., None]) -> Callable[..., None]:
@@ -68,6 +68,9 @@ def _beginning(load_middleware: Callable[..., None]) -> Callable[..., None]:
         if isinstance(self, (WSGIHandler, ASGIHandler)) and not _state().serves:
             _state().serves = True
             request_started.connect(_note_request, dispatch_uid="dbresilience.warmup")
+            if hasattr(os, "register_at_fork"):
+                all_resources()  # so that a child has forgotten its parent's connections before it warms up
+                of_process("warm-up at fork", _hand_on_at_fork)
             begin()
 
     return load
@@ -83,7 +86,8 @@ def _note_request(**kwargs: Any) -> None:
 
 
 def _hand_on_at_fork() -> None:
-    os.register_at_fork(after_in_parent=_leave_it_to_workers, after_in_child=_begin_in_worker)
+    # Late, since the hook before a fork that is registered last is called first: before others take their locks.
+    os.register_at_fork(before=_finish, after_in_parent=_leave_it_to_workers, after_in_child=_begin_in_worker)
 
 
 def _is_preloaded() -> bool:
@@ -91,10 +95,19 @@ def _is_preloaded() -> bool:
     return _state().serves and not _state().was_asked
 
 
+def _finish() -> None:
+    """Wait for a warm-up that runs; one that is handed on is not tried again."""
+    state = _state()
+    state.has_handed_on = _is_preloaded()
+    until = monotonic() + FORK_WAITS_SECONDS
+    for thread in state.threads:
+        if thread is not threading.current_thread():
+            thread.join(max(until - monotonic(), 0))
+
+
 def _leave_it_to_workers() -> None:
     if not _is_preloaded():
         return
-    _state().has_handed_on = True
     for alias in settings.DATABASES:
         resources = _resources_to_warm(alias)
         if resources is not None:
@@ -106,7 +119,7 @@ def _let_go(resources: DatabaseResources) -> None:
 
 
 def _begin_in_worker() -> None:
-    _state().has_handed_on = False
+    _state().has_handed_on, _state().threads = False, []
     if _is_preloaded():
         begin(_is_worker)
 
@@ -131,6 +144,8 @@ def begin(is_wanted: Callable[[], bool] = lambda: True) -> None:
             thread.start()
         except RuntimeError:  # there can be no more threads, and requests are served all the same
             resources.pool.admission.end_warm_up("failed")
+        else:
+            _state().threads.append(thread)
 
 
 def _resources_to_warm(alias: str) -> DatabaseResources | None:
@@ -170,6 +185,8 @@ def _succeeds(resources: DatabaseResources, phase: Callable[[DatabaseResources],
         except Exception as error:  # whatever it is, the process serves
             level = logging.WARNING if attempt == ATTEMPTS else logging.DEBUG
             logger.log(level, "pool %s: attempt %s of the warm-up failed: %s", resources.alias, attempt, error)
+            if _state().has_handed_on:
+                return False
             left = LONGEST_SECONDS - (monotonic() - began)
             if attempt < ATTEMPTS and left > BETWEEN_ATTEMPTS_SECONDS:
                 sleep(BETWEEN_ATTEMPTS_SECONDS)

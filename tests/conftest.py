@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -27,6 +28,12 @@ DEMO_USER = "from django.contrib.auth.models import User; User.objects.create_su
 _numbers = itertools.count()
 # A duration above its bound, or something that had a time and did not happen in it; whatever else fails has failed.
 TOO_SLOW = [r"^AssertionError: assert .*\d(\.\d+|e-\d+)\b[^'\"{]* <=? ", r"within [\d.]+ s\b", "Timeout"]
+
+
+def pytest_configure() -> None:
+    """What a shell runs in the background ignores SIGINT, and so would every program that a test starts and ends."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -47,12 +47,17 @@ def prepared_statements(alias: Alias) -> Iterator[Mistake]:
         )
 
 
+def _role(alias: Alias) -> str:
+    user = str(alias.given.get("USER") or "")
+    return '"{}"'.format(user.replace('"', '""')) if user else "CURRENT_ROLE"
+
+
 def startup_options(alias: Alias) -> Iterator[Mistake]:
     """libpq's `options`, which poolers refuse."""
     if alias.options.get("options"):
         yield Mistake(
             f"{alias.where} sends OPTIONS['options']: 'unsupported startup parameter: options'.",
-            "Remove it, and set the same on the server: ALTER ROLE … SET search_path = …;",
+            f"Remove it, and set the same on the server: ALTER ROLE {_role(alias)} SET search_path = …;",
         )
 
 
@@ -63,7 +68,8 @@ def session_settings(alias: Alias) -> Iterator[Mistake]:
         yield Mistake(
             f"{alias.where}: statement_timeout_seconds is {seconds:g}, which is set once for each session. Here "
             "sessions are other clients', too: some have it and some have not.",
-            f"Remove it, and set the same on the server: ALTER ROLE … SET statement_timeout = '{seconds:g}s';",
+            "Remove it, and set the same on the server: "
+            f"ALTER ROLE {_role(alias)} SET statement_timeout = '{seconds:g}s';",
         )
     if role := alias.options.get("assume_role"):
         yield Mistake(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
+from django.apps import apps
 from django.conf import settings
 from django.db import connections
 from psycopg_pool import ConnectionPool
@@ -115,7 +116,19 @@ def check_parameters_in_logs(alias: Alias) -> Iterator[Mistake]:
         )
 
 
+@site_check("dbresilience.W025")
+def check_app() -> Iterator[Mistake]:
+    """the engine without the app, which has all but the connections themselves."""
+    if not apps.is_installed("dbresilience"):
+        yield Mistake(
+            "The engine is in use, and INSTALLED_APPS has no 'dbresilience': its commands, dashboard and metrics are "
+            "missing, no process warms up, and a wrong option is found by the first request.",
+            "INSTALLED_APPS += ['dbresilience']",
+        )
+
+
 CHECKS = (
     check_kept_connections, check_atomic_requests, check_lease_under_asgi, check_round_trips, check_two_pools,
     check_order_of_middleware, check_parameters_in_logs,
+    check_app,
 )  # fmt: skip

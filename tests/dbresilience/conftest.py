@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +16,8 @@ from django.db import OperationalError, connections
 
 from dbresilience.base import DatabaseWrapper
 from dbresilience.operators import OrderFile
+from tests.settings import BASE_DIR
+from tests.support.site import site_environment
 
 _numbers = itertools.count()
 
@@ -107,3 +111,19 @@ def orders_of(wrapper: DatabaseWrapper) -> OrderFile:
     found = wrapper.resources.orders
     assert found is not None
     return found
+
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def command(database_url: str, folder: Path) -> Command:
+    """`command("status", "--json")` as an operator would give it, in a process of its own."""
+
+    def give(*arguments: str, url: str = f"{database_url}?runtime_folder={folder}") -> Any:
+        return subprocess.run(
+            [sys.executable, "manage.py", "dbresilience", *arguments],
+            cwd=BASE_DIR, env=site_environment(DATABASE_URL=url), capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+
+    return give

@@ -249,3 +249,22 @@ def test_the_command_is_silent_about_us(asked: list[str], tmp_path: Path) -> Non
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "dbresilience." not in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize(("installed", "said"), [([], True), (["dbresilience"], False)])
+def test_the_engine_without_its_app(installed: list[str], said: bool) -> None:
+    """Whoever changed ENGINE only is told by the next `manage.py check` what is missing."""
+    program = f"""
+from django.conf import settings
+settings.configure(
+    DATABASES={{"default": {{"ENGINE": "dbresilience", "NAME": "x"}}}},
+    INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes", *{installed}],
+    DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
+)
+import django; django.setup()
+from django.core.management import call_command
+call_command("check")
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=BASE_DIR, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert ("(dbresilience.W025) The engine is in use" in done.stderr) == said

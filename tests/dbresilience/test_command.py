@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -20,29 +17,12 @@ from dbresilience import activity, get_database_resources
 from dbresilience.base import DatabaseWrapper
 from dbresilience.errors import StatementOverdue
 from dbresilience.operators import OrderFile
-from tests.settings import BASE_DIR
 from tests.support.postgres import ThrowawayPostgres, wait_until
 from tests.support.proxy import SEEN, Proxy
-from tests.support.site import site_environment
 
-from .conftest import MakeWrapper, in_thread, orders_of, pid_of
+from .conftest import Command, MakeWrapper, in_thread, orders_of, pid_of
 
 pytestmark = pytest.mark.timed
-
-Command = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture
-def command(database_url: str, folder: Path) -> Command:
-    """`command("pause", "--seconds=5")` as an operator would give it, in a process of its own."""
-
-    def run(*arguments: str, url: str = f"{database_url}?runtime_folder={folder}") -> Any:
-        return subprocess.run(
-            [sys.executable, "manage.py", "dbresilience", *arguments],
-            cwd=BASE_DIR, env=site_environment(DATABASE_URL=url), capture_output=True, text=True, timeout=60,
-        )  # fmt: skip
-
-    return run
 
 
 class Clients:

@@ -10,9 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -22,25 +20,10 @@ from dbresilience import history, reporting
 from dbresilience.base import DatabaseWrapper
 from dbresilience.overview import overview
 from dbresilience.server_sessions import MEMORY_SECONDS, ask_server
-from tests.dbresilience.conftest import MakeWrapper, in_thread, run
+from tests.dbresilience.conftest import Command, MakeWrapper, in_thread, run
 from tests.settings import BASE_DIR
 from tests.support.postgres import ThrowawayPostgres, wait_until
 from tests.support.site import site_environment
-
-Command = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture
-def command(database_url: str, folder: Path) -> Command:
-    """`command("status", "--json")` as an operator would give it."""
-
-    def give(*arguments: str, url: str = f"{database_url}?runtime_folder={folder}") -> Any:
-        return subprocess.run(
-            [sys.executable, "manage.py", "dbresilience", *arguments],
-            cwd=BASE_DIR, env=site_environment(DATABASE_URL=url), capture_output=True, text=True, timeout=60,
-        )  # fmt: skip
-
-    return give
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ function announce(level, text) {
 function show(facts) {
   showHeadline(facts.headline);
   find("pass-note").hidden = !facts.by_pass;
-  find("updated").textContent = `as of ${new Date(facts.at * 1000).toLocaleTimeString()}`;
+  find("updated").textContent = `as of ${new Date(facts.at * 1000).toLocaleTimeString([], { hourCycle: "h23" })}`;
   showTiles(find("tiles"), facts);
   charts.add(facts.series, facts.events, Number(controls.elements.window.value));
   showProcesses(find("processes"), facts);

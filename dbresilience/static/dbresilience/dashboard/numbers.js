@@ -4,6 +4,8 @@ export const plain = (value) => (Number.isInteger(value) ? String(value) : value
 
 export const rate = (value) => (value >= 10 || Number.isInteger(value) ? value.toFixed(0) : value.toFixed(1));
 
+export const numberOf = (number, one) => `${number} ${one}${number === 1 ? "" : "s"}`;
+
 export function duration(seconds) {
   if (seconds === null || seconds === undefined) return "–";
   if (seconds >= 0.9995) return `${trimmed(seconds)} s`;

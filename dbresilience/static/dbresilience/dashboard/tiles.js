@@ -1,7 +1,7 @@
 // Six numbers to read first. A tile that is not well says so by its words and its mark, not by its colour alone.
 
 import { element, renew } from "./elements.js";
-import { duration } from "./numbers.js";
+import { duration, numberOf } from "./numbers.js";
 
 export function showTiles(place, facts) {
   const { pool, minute } = facts.together;
@@ -13,7 +13,7 @@ export function showTiles(place, facts) {
     tile("Wait, p95", duration(minute.wait_seconds.p95), `p99 ${duration(minute.wait_seconds.p99)}`, minute.wait_seconds.p95 > 0.1 ? "warning" : "well"),
     tile("Query, p95", duration(minute.query_seconds.p95), `p99 ${duration(minute.query_seconds.p99)}`, "well"),
     tile("Hold, p95", duration(minute.hold_seconds.p95), `p99 ${duration(minute.hold_seconds.p99)}`, "well"),
-    tile("Refused", refused, `requests; ${minute.failed_total} statements failed`, refused ? "critical" : "well"),
+    tile("Refused", refused, `${refused === 1 ? "request" : "requests"}; ${numberOf(minute.failed_total, "statement")} failed`, refused ? "critical" : "well"),
   ];
   renew(place, tiles);
 }
