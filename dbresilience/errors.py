@@ -46,11 +46,13 @@ class DatabaseUnavailable(OperationalError):
     """The database cannot serve this request now; the statement was not sent.
 
     Attributes:
+        alias: of the database, or None.
         retry_after_seconds: what the alias is configured to tell clients, or None.
     """
 
-    def __init__(self, *args: object, retry_after_seconds: float | None = None) -> None:
+    def __init__(self, *args: object, alias: str | None = None, retry_after_seconds: float | None = None) -> None:
         super().__init__(*args)
+        self.alias = alias
         self.retry_after_seconds = retry_after_seconds
 
 
@@ -121,6 +123,21 @@ def mark(error: psycopg.Error, origin: str) -> None:
             happened; or `NOT_FOR_WRITING` when connecting found servers, but none that takes writes.
     """
     error._dbresilience_origin = origin  # type: ignore[attr-defined]
+
+
+def note_alias(error: BaseException, alias: str) -> None:
+    """Note on an error of psycopg or Django which database it came from."""
+    error._dbresilience_alias = alias  # type: ignore[attr-defined]
+
+
+def alias_of(error: BaseException | None) -> str | None:
+    """Return the alias of the database that `error`, or what caused it, came from; None if nobody has noted it."""
+    while error is not None:
+        alias = error.alias if isinstance(error, DatabaseUnavailable) else getattr(error, "_dbresilience_alias", None)
+        if alias is not None:
+            return str(alias)
+        error = error.__cause__
+    return None
 
 
 def is_rolled_back(error: psycopg.Error) -> bool:

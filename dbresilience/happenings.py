@@ -35,7 +35,10 @@ _TEXTS: dict[str, Callable[[Details], str]] = {
     "pool_closed": lambda about: f"The pool was closed: {about['reason']}",
     "pool_paused": lambda about: f"Paused by an operator for up to {about['seconds']:.0f} s",
     "pool_resumed": lambda about: "The pause was ended",
-    "acquire_timed_out": lambda about: f"No connection became free within {about['waited_seconds']:.1f} s",
+    "acquire_timed_out": lambda about: (
+        f"No connection {'could be opened' if about['could_not_connect'] else 'became free'}"
+        f" within {about['waited_seconds']:.1f} s"
+    ),
     "statement_overdue": lambda about: "A statement was cancelled at its deadline",
     "commit_looked_up": lambda about: f"An interrupted COMMIT was looked up: {about['outcome']}",
     "orphaned_session_ended": lambda about: "A session that COMMIT never reached was ended",
@@ -53,6 +56,8 @@ def understand(name: str, about: Details) -> Happening:
     counter = _COUNTERS.get(name)
     if name == "request_refused":
         counter = "too_slow_total" if about["status"] == 504 else "refused_total"
+    elif name == "acquire_timed_out" and about["could_not_connect"]:
+        counter = None  # nothing was wrong with the size of the pool
     elif name == "commit_looked_up" and about["outcome"] == "unknown":
         counter = "commits_unknown_total"
     text = _TEXTS.get(name)

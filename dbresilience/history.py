@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import sys
 import threading
 from collections import Counter, deque
@@ -20,7 +21,7 @@ from . import happenings, measures, reporting, signals
 from .history_file import BREAKER, COUNTERS, DURATIONS, GAUGES, About, HistoryWriter, Sample
 from .history_reading import history_files
 from .incarnations import incarnation_of
-from .masking import without_names, without_values
+from .masking import without_values
 from .measures import Drained
 from .percentiles import BUCKETS, bucket_of
 from .process import of_process
@@ -29,9 +30,10 @@ from .slow_queries import SlowQuery
 from .snapshot import PoolSnapshot
 
 AGAIN_SECONDS = 5.0
-"""Of events of the same name that follow each other faster, the first is written."""
-_ONCE_EACH = {"breaker_opened", "breaker_closed", "pool_paused", "pool_resumed"}
+"""Of events that are the same in everything but their numbers and follow each other faster, the first is written."""
+_ALWAYS_TOLD = {"breaker_opened", "breaker_closed", "pool_paused", "pool_resumed"}
 _MOST_WAITING = 200
+_NUMBER = re.compile(r"[\d.]+")
 
 
 class PoolHistory:
@@ -72,20 +74,21 @@ class PoolHistory:
     def add_event(self, name: str, text: str) -> None:
         """Keep what happened for the time line."""
         now = time()
-        if name not in _ONCE_EACH and now - self._told_at.get(name, 0.0) < AGAIN_SECONDS:
+        kind = name + _NUMBER.sub("", text)
+        if name not in _ALWAYS_TOLD and now - self._told_at.get(kind, 0.0) < AGAIN_SECONDS:
             return
-        self._told_at[name] = now
+        self._told_at[kind] = now
         self._events.append({"at": now, "event": name, "text": text[:100]})
 
     def add_slow_query(self, query: SlowQuery) -> None:
-        """Keep a slow query: no values, whatever the log of slow queries shows, and the route in place of the path."""
+        """Keep a slow query: no values, whatever the log of slow queries shows, and no path, only its route."""
         self._slow_queries.append(
             {
                 "at": time(),
                 "seconds": query.duration_seconds,
                 "sql": without_values(query.sql)[:330],
                 "call_site": query.call_site[-90:],
-                "path": (query.route or without_names(query.path or ""))[:50],
+                "path": (query.route or "")[:50],
             }
         )
 
@@ -176,7 +179,7 @@ def install() -> None:
 
 def _receiver(name: str) -> Any:
     def receive(sender: str | None, alias: str | None = None, **details: Any) -> None:
-        # A refused request belongs to no alias, so each pool of the process shows it.
+        # A refused request whose error does not say which database it was belongs to all pools of the process.
         told = [_history_of(alias)] if alias is not None else list(_process().histories.values())
         happening = happenings.understand(name, details)
         for history in told:

@@ -1,4 +1,4 @@
-"""Statements and paths without the values in them, for files and pages that more people see than the log."""
+"""Statements without the values in them, for files and pages that more people see than the log."""
 
 from __future__ import annotations
 
@@ -21,14 +21,8 @@ _PARTS_OF_SQL = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-_PLAIN_WORD = re.compile(r"[a-z]{1,20}([-_][a-z]{1,20}){0,3}")
 
 
 def without_values(sql: str) -> str:
     """Return a statement with `MASK` for each string, number and comment; names and placeholders stay."""
     return _PARTS_OF_SQL.sub(lambda part: part["name"] or MASK, sql[:_LONGEST])
-
-
-def without_names(path: str) -> str:
-    """Return a path with `MASK` for each part that may be a value: all but plain lower-case words."""
-    return "/".join(part if not part or _PLAIN_WORD.fullmatch(part) else MASK for part in path.split("/"))

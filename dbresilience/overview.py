@@ -63,7 +63,7 @@ def overview(resources: DatabaseResources, *, server_timeout_seconds: float = 0.
         OrdersUnusable: the folder of the histories cannot be trusted or made.
     """
     server = ask_server(resources, timeout_seconds=server_timeout_seconds)
-    machine = look(resources.orders)
+    machine = look(resources.orders, resources.alias)
     return Overview(resources.alias, machine, server, headline(machine, server))
 
 

@@ -237,6 +237,10 @@ class Pool:
     def timed_out(self, waited_seconds: float) -> AcquireTimeout:
         """Say that no connection was had in time, and who has them."""
         snapshot = self.snapshot()
-        emit(signals.acquire_timed_out, self.alias, waited_seconds=waited_seconds, snapshot=snapshot)
         longest = sorted(self.leases.values(), key=lambda lease: lease.acquired_at)[:3]
-        return timed_out(snapshot, waited_seconds, self.configuration, [lease.describe() for lease in longest])
+        error = timed_out(snapshot, waited_seconds, self.configuration, [lease.describe() for lease in longest])
+        emit(
+            signals.acquire_timed_out, self.alias, waited_seconds=waited_seconds, snapshot=snapshot,
+            could_not_connect=error.could_not_connect,
+        )  # fmt: skip
+        return error

@@ -135,11 +135,12 @@ class Machine:
         return together(process.since(moment) for process in self.processes)
 
 
-def look(orders: OrderFile, now: float | None = None) -> Machine:
+def look(orders: OrderFile, alias: str, now: float | None = None) -> Machine:
     """Return all processes of this user on this machine that have used the database within the last hour.
 
     Args:
         orders: knows the folder and the database.
+        alias: of a process that has several for this database, the one to tell of; other projects may have other names.
         now: the moment, by `time.time`; None means now.
 
     Raises:
@@ -148,9 +149,14 @@ def look(orders: OrderFile, now: float | None = None) -> Machine:
     orders.prepare_folder()
     moment = time() if now is None else now
     path = Path(orders.path)
-    found = processes_of(_readable(history_files(path.parent, path.stem), moment), moment)
+    found = processes_of(_of_alias(_readable(history_files(path.parent, path.stem), moment), alias), moment)
     found.sort(key=lambda each: (not each.is_there, each.about.started_at))
     return Machine(moment, _without_oldest(found, moment))
+
+
+def _of_alias(files: Sequence[HistoryFile], alias: str) -> list[HistoryFile]:
+    with_it = {file.about.pid for file in files if file.about.alias == alias}
+    return [file for file in files if file.about.alias == alias or file.about.pid not in with_it]
 
 
 def processes_of(files: Sequence[HistoryFile], now: float) -> list[Process]:

@@ -1,8 +1,8 @@
 """What happened to the pool and its connections, as Django signals.
 
 Logging is merely their first receiver. All are sent with `send_robust`: a receiver that raises
-is logged by Django and never costs a query or a connection. The sender is the alias, except for
-`request_refused`, which is about a request: there it is None.
+is logged by Django and never costs a query or a connection. The sender is the alias; that of
+`request_refused`, which is about a request, is None where the error does not say which database it came from.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ cursor_left_open = Signal()
 function that opened the last one), `query`, `held_seconds`."""
 
 acquire_timed_out = Signal()
-"""No connection became free in time. Carries `waited_seconds`, `snapshot`."""
+"""No connection was had in time. Carries `waited_seconds`, `snapshot`, and `could_not_connect`: whether the pool had
+room for one more, so that what was lacking is the server."""
 
 acquire_refused = Signal()
 """A request for a connection was refused, for whatever reason. Carries `classification`, `exception`."""

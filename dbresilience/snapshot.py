@@ -95,7 +95,7 @@ def timed_out(
             f"{snapshot}. Held longest by: {'; '.join(holders) or 'nobody now'}. "
             "Hold connections for less time, or raise OPTIONS['pool']['max_size']."
         )
-    error = AcquireTimeout(text, retry_after_seconds=configuration.retry_after_seconds)
+    error = AcquireTimeout(text, alias=snapshot.alias, retry_after_seconds=configuration.retry_after_seconds)
     error.could_not_connect = could_not_connect
     return error
 
@@ -105,6 +105,7 @@ def too_many_waiting(snapshot: PoolSnapshot, configuration: Configuration) -> To
     return TooManyWaiting(
         f"Pool {snapshot.alias!r} refused one more waiting request: {snapshot}, "
         f"max_waiting {configuration.max_waiting}.",
+        alias=snapshot.alias,
         retry_after_seconds=configuration.retry_after_seconds,
     )
 
@@ -113,6 +114,7 @@ def unreachable(alias: str, cause: Exception, configuration: Configuration) -> D
     """The server cannot be reached, or refused us."""
     return DatabaseUnavailable(
         f"The database of pool {alias!r} cannot be reached: {' '.join(str(cause).split())}",
+        alias=alias,
         retry_after_seconds=configuration.retry_after_seconds,
     )
 
@@ -122,6 +124,7 @@ def out_of_time(alias: str, configuration: Configuration) -> OutOfTime:
     return OutOfTime(
         f"The request's deadline had passed before it asked pool {alias!r} for a connection; "
         f"deadline_seconds is {configuration.deadline_seconds}.",
+        alias=alias,
         retry_after_seconds=configuration.retry_after_seconds,
     )
 
@@ -130,5 +133,6 @@ def paused(snapshot: PoolSnapshot, waited_seconds: float, configuration: Configu
     """An operator has paused the pool, for longer than this request could wait."""
     return DatabaseUnavailable(
         f"Pool {snapshot.alias!r} is paused by an operator, and {waited_seconds:.1f} s were not enough: {snapshot}.",
+        alias=snapshot.alias,
         retry_after_seconds=configuration.retry_after_seconds,
     )

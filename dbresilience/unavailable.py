@@ -24,7 +24,7 @@ from django.template.loader import get_template
 from django.urls import set_urlconf
 
 from . import signals
-from .errors import classify
+from .errors import alias_of, classify
 from .meanings import NOT_TRANSIENT, OUTCOME_UNKNOWN, Classification
 from .resources import configured_retry_after_seconds
 from .wrapping import wrap_once
@@ -73,7 +73,7 @@ def response_for(request: HttpRequest, exc: BaseException) -> HttpResponse | Non
     response._has_been_logged = True  # type: ignore[attr-defined]
     signals.emit(
         signals.request_refused,
-        None,
+        alias_of(error),
         exception=error,
         classification=classification,
         status=classification.status,

@@ -16,9 +16,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
+from django.db.utils import DatabaseErrorWrapper
+from django.utils.functional import cached_property
+
 from .batches import Batch
 from .beginning import BeginningMixin
 from .counts import compilers_counting_later
+from .errors import note_alias
 from .identity import database_of
 from .measures import BATCH, CLOSE, PINNED
 from .resources import close_database
@@ -35,6 +39,17 @@ def _greeting_anew(editor_class: type[Any]) -> type[Any]:
     return SchemaEditor
 
 
+class _ErrorsOfAlias(DatabaseErrorWrapper):
+    """Makes Django's errors of psycopg's, and notes whose they are."""
+
+    wrapper: Any
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is not None:
+            note_alias(error, self.wrapper.alias)
+            super().__exit__(kind, error, trace)
+
+
 class ResilienceMixin(BeginningMixin):
     """Leases connections from this process's pool; see the module for when."""
 
@@ -42,6 +57,11 @@ class ResilienceMixin(BeginningMixin):
         super().__init__(*args, **kwargs)
         # Where Django keeps the module once it is imported.
         self.ops._cache = compilers_counting_later(self.ops.compiler_module)  # type: ignore[attr-defined]  # not in the stubs
+
+    @cached_property
+    def wrap_database_errors(self) -> DatabaseErrorWrapper:
+        """Django's, for errors of this alias."""
+        return _ErrorsOfAlias(self)
 
     def close_pool(self) -> None:
         """Close this process's pools for this database; the next query opens them again."""

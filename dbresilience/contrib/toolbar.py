@@ -24,7 +24,7 @@ EVENTS = (
     (signals.unit_given_up, "{unit} failed ({classification}, attempt {attempt}) and did not run again: {reason}"),
     (signals.read_repeated, "A read lost its connection ({classification}) and was sent again"),
     (signals.commit_looked_up, "A COMMIT was not answered; looked up in {seconds:.3f} s: {outcome} {reason}"),
-    (signals.acquire_timed_out, "No connection became free within {waited_seconds:.1f} s"),
+    (signals.acquire_timed_out, "No connection was had within {waited_seconds:.1f} s"),
     (signals.connection_kept, "A connection is kept to the end of the request, for {reason} left at {call_site}"),
     (signals.cursor_left_open, "A cursor opened by {opened_by} was left open and kept its connection"),
     (signals.statement_overdue, "A statement was cancelled at the deadline of {deadline_seconds} s: {query}"),
