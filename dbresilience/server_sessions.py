@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MEMORY_SECONDS = 1.0
 LONGEST_QUESTION_SECONDS = 2.0
+LONGEST_AGE_SECONDS = MEMORY_SECONDS + LONGEST_QUESTION_SECONDS
+"""How old an answer may be that is shown while the next one is under way, on a server that takes its time."""
 
 MOST_GROUPS = 50
 
@@ -83,11 +85,20 @@ _answers: WeakKeyDictionary[DatabaseResources, SharedAnswer[ServerSessions]] = W
 
 
 def ask_server(resources: DatabaseResources, *, timeout_seconds: float = 0.5) -> ServerSessions:
-    """Return the server's sessions, at most a second old, within `timeout_seconds`."""
+    """Return the server's sessions, at most a second old, within `timeout_seconds`.
+
+    If it takes longer, those of before, at most `LONGEST_AGE_SECONDS` old: a view that is drawn anew each second does
+    not lose sight of a distant server.
+    """
     answer = _answers.get(resources)
     if answer is None:
         arguments = resources.connect_arguments
-        new = SharedAnswer(lambda: _ask(arguments), memory_seconds=MEMORY_SECONDS, name="dbresilience-sessions")
+        new = SharedAnswer(
+            lambda: _ask(arguments),
+            memory_seconds=MEMORY_SECONDS,
+            name="dbresilience-sessions",
+            longest_age_seconds=LONGEST_AGE_SECONDS,
+        )
         answer = _answers.setdefault(resources, new)
     return answer.get(timeout_seconds=timeout_seconds) or ServerSessions("timeout")
 

@@ -1,7 +1,9 @@
-"""server_sessions.py: every session is counted, whoever asks."""
+"""server_sessions.py: every session is counted, whoever asks, and a distant server's answer does not come and go."""
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -9,9 +11,13 @@ import psycopg
 import pytest
 
 from dbresilience.overview import overview
-from dbresilience.server_sessions import MOST_GROUPS, ask_server
-from tests.dbresilience.conftest import MakeWrapper
+from dbresilience.server_sessions import LONGEST_AGE_SECONDS, MOST_GROUPS, ask_server
+from tests.dbresilience.conftest import Command, MakeWrapper
 from tests.support.postgres import ThrowawayPostgres
+from tests.support.proxy import Proxy
+
+DISTANCE_SECONDS = 0.05
+"""To the server and back is twice that: another continent."""
 
 
 @pytest.fixture
@@ -51,3 +57,31 @@ def test_all_sessions_are_counted_where_the_table_has_no_room(make_wrapper: Make
     assert len(seen.groups) == MOST_GROUPS
     assert seen.sessions >= MOST_GROUPS + 3
     assert facts["server"]["sessions"] == seen.sessions
+
+
+@pytest.mark.timed
+def test_a_distant_server_stays_known_while_it_is_asked_again(
+    make_wrapper: MakeWrapper, database_url: str, proxy: Proxy
+) -> None:
+    """Who looks once a second, and waits for a part of that, sees it all the time; a frozen one not for long."""
+    resources = make_wrapper(url=proxy.url(database_url)).resources
+    proxy.delay(DISTANCE_SECONDS)
+    assert ask_server(resources, timeout_seconds=5).state == "ok"
+    states = []
+    for _ in range(6):
+        time.sleep(0.7)
+        states.append(ask_server(resources, timeout_seconds=0.3).state)
+    assert states == ["ok"] * 6
+    assert len(proxy.opened_at) >= 3
+    proxy.swallow()
+    time.sleep(LONGEST_AGE_SECONDS)
+    assert ask_server(resources, timeout_seconds=0.3).is_away
+
+
+@pytest.mark.slow
+@pytest.mark.timed
+def test_status_waits_for_a_distant_server(command: Command, database_url: str, proxy: Proxy) -> None:
+    """Nobody has asked before it, and it does not ask again."""
+    proxy.delay(3 * DISTANCE_SECONDS)
+    facts = json.loads(command("status", "--json", url=proxy.url(database_url)).stdout)
+    assert facts["server"]["state"] == "ok"
