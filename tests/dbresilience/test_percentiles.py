@@ -12,7 +12,7 @@ from dbresilience.history_file import COUNTERS, DURATIONS
 from dbresilience.intervals import Interval, together
 from dbresilience.percentiles import BOUNDS, BUCKETS, GROWTH, LEAST_SECONDS, Percentiles, bucket_of, quantile
 
-durations = st.lists(st.floats(LEAST_SECONDS, BOUNDS[-1], allow_nan=False), min_size=1, max_size=300)
+durations = st.lists(st.floats(LEAST_SECONDS, BOUNDS[-1], exclude_min=True, allow_nan=False), min_size=1, max_size=300)
 
 
 def counted(seconds: list[float]) -> list[int]:
