@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from . import looking_again
 from .exit_codes import AWAY, NOT_WELL, WELL
 from .plurals import number_of
 from .processes import Machine, Process
@@ -83,7 +84,8 @@ def _answers_again(machine: Machine, server: ServerSessions | None) -> bool:
     if server is None or server.state != "ok":
         return False
     # Twice as long as an idle process waits before it looks again by itself.
-    recent = [process.since(machine.now - 2 * RECENT_SECONDS) for process in _finding_it_away(machine)]
+    since = machine.now - 2 * looking_again.EVERY_SECONDS
+    recent = [process.since(since) for process in _finding_it_away(machine)]
     return not any(each.count("refused_total") or each.count("connect_failures_total") for each in recent)
 
 

@@ -80,7 +80,7 @@ def test_faces_read_snapshots_and_signals() -> None:
         "happenings": {"errors"},
         "processes": recorded,
         "series": recorded,
-        "headline": {"exit_codes", "plurals", "processes", "server_sessions"},
+        "headline": {"exit_codes", "looking_again", "plurals", "processes", "server_sessions"},
         "overview": {*recorded, "headline", "resources", "server_sessions"},
         "status_text": {"headline"},
         "live_view": {"status_text"},

@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from dbresilience import looking_again
 from dbresilience.capacity import Slots
 from dbresilience.exit_codes import AWAY, NOT_WELL, WELL
 from dbresilience.headline import headline, seconds_text
@@ -110,6 +111,17 @@ def test_the_worst_thing_comes_first(
     histories.make(sample(NOW - 20), sample(NOW, **newest))  # type: ignore[arg-type]
     found = headline(histories.machine(), server)
     assert (found.text, found.level, found.code) == (text, level, code)
+
+
+@pytest.mark.parametrize(("every_seconds", "code"), [(5, WELL), (20, AWAY)])
+def test_who_has_merely_not_asked_is_known_by_how_often_it_looks(
+    histories: Histories, monkeypatch: pytest.MonkeyPatch, every_seconds: float, code: int
+) -> None:
+    """An attempt to connect that failed says that it is away, until the next one is overdue."""
+    monkeypatch.setattr(looking_again, "EVERY_SECONDS", every_seconds)
+    failed = {"breaker": "open", "trouble_since": NOW - 60, "connect_failures_total": 1}
+    histories.make(sample(NOW - 60), sample(NOW - 30), sample(NOW - 15, **failed), sample(NOW, **failed))  # type: ignore[arg-type]
+    assert headline(histories.machine(), SERVER).code == code
 
 
 def test_an_outage_that_is_over_stays_for_a_minute(histories: Histories) -> None:
