@@ -150,7 +150,7 @@ def _too_many(machine: Machine, server: ServerSessions | None) -> Headline | Non
         return None
     return Headline(
         "warning",
-        f"The pools of this machine may open {machine.pool.max_size} connections; "
+        f"The pools of this machine may open {machine.pool.max_size} connections to this database as this user; "
         f"the server has {server.slots.left} for them ({server.slots}). Lower max_size, or raise the limit.",
     )
 

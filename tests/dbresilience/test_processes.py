@@ -100,8 +100,8 @@ def test_an_hour_is_shown_by_tens(histories: Histories) -> None:
         ({"breaker": "open", "trouble_since": NOW - 12, "connect_failures_total": 1}, SERVER, "critical", AWAY,
          "The database has been away for 12 s: 0 requests refused."),
         ({"max_size": 98}, SERVER, "warning", WELL,
-         "The pools of this machine may open 98 connections; the server has 97 for them (100 slots − 3 reserved − "
-         "0 in use by others = 97). Lower max_size, or raise the limit."),
+         "The pools of this machine may open 98 connections to this database as this user; the server has 97 for them "
+         "(100 slots − 3 reserved − 0 in use by others = 97). Lower max_size, or raise the limit."),
     ],
 )  # fmt: skip
 def test_the_worst_thing_comes_first(

@@ -161,7 +161,7 @@ def test_watch_leaves_the_terminal_in_order(
 
 
 def test_slots_are_those_of_this_user_and_database(site: DatabaseWrapper, postgres: ThrowawayPostgres) -> None:
-    """The same sum as the doctor's: without others' sessions, and within the database's own limit."""
+    """As the doctor counts them: without others' sessions, and within the database's own limit."""
     with psycopg.connect(postgres.url("postgres")):
         slots = ask_server(site.resources, timeout_seconds=5).slots
         assert slots.others >= 1
