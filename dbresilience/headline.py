@@ -23,7 +23,7 @@ class Headline:
     Attributes:
         level: ``critical``, ``warning`` or ``well``.
         text: one or two sentences.
-        code: one of `exit_codes`; not well is saturated, refusing or paused.
+        code: one of `exit_codes`; not well is a full pool or server, refusing, paused, or a silent process.
     """
 
     level: str

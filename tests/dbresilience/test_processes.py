@@ -133,7 +133,9 @@ def test_an_outage_that_is_over_stays_for_a_minute(histories: Histories) -> None
 
 def test_a_silent_process_and_a_killed_one_are_told_of(histories: Histories) -> None:
     histories.make(sample(NOW - 30))
-    assert headline(histories.machine()).text.startswith("Not heard of for a while: gunicorn (")
+    silent = headline(histories.machine())
+    assert silent.text.startswith("Not heard of for a while: gunicorn (")
+    assert silent.code == NOT_WELL
     gone = Histories(histories._folder / "other")
     gone._folder.mkdir()
     gone.make(sample(NOW - 30), pid=2**22 + 1)

@@ -110,6 +110,13 @@ def test_watch_as_json_is_one_object_a_second(site: DatabaseWrapper, database_ur
     assert found[0]["processes"][0]["pid"] == os.getpid()
 
 
+def test_the_help_names_every_cause_of_exit_code_1(command: Command) -> None:
+    """As the page does, for whoever writes a script."""
+    causes = "1 a pool or the server is full, requests were refused just now or are paused, or a process is silent"
+    assert causes in " ".join(command("status", "--help").stdout.split())
+    assert causes in (BASE_DIR / "docs" / "howto" / "read-the-dashboard.md").read_text()
+
+
 def test_watch_wants_a_terminal(command: Command) -> None:
     refused = command("watch")
     assert refused.returncode == 2

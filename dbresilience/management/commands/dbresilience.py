@@ -87,7 +87,8 @@ class Command(BaseCommand):
         status = orders.add_parser(
             "status",
             help="show every process of this user on this machine, and the worst thing",
-            description="Exit codes: 0 well; 1 requests wait for a full pool, were refused just now, or are paused; "
+            description="Exit codes: 0 well; 1 a pool or the server is full, requests were refused just now or are "
+            "paused, or a process is silent; "
             "2 a wrong argument or setting, or no process has used the database within the last hour; "
             "3 the database is away.",
         )
