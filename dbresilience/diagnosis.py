@@ -26,7 +26,8 @@ def diagnose(facts: Facts) -> list[Finding]:
 def slots(facts: Facts) -> Iterator[Finding]:
     """Processes × size against what the server lets in."""
     if not facts.configuration.pooled:
-        yield fine("slots", f"No pool: each thread has a connection of its own, {facts.server.slots.left} are left.")
+        left = max(facts.server.slots.left - facts.server.in_use, 0)
+        yield fine("slots", f"No pool: each thread has a connection of its own, {left} are left.")
         return
     demand, there = Demand(facts.processes, sum(facts.sizes.values())), facts.server.slots
     if facts.server.pooler:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from . import looking_again
 from .exit_codes import AWAY, NOT_WELL, WELL
 from .plurals import number_of
 from .processes import Machine, Process
@@ -22,7 +23,7 @@ class Headline:
     Attributes:
         level: ``critical``, ``warning`` or ``well``.
         text: one or two sentences.
-        code: one of `exit_codes`; not well is saturated, refusing or paused.
+        code: one of `exit_codes`; not well is a full pool or server, refusing, paused, or a silent process.
     """
 
     level: str
@@ -83,7 +84,8 @@ def _answers_again(machine: Machine, server: ServerSessions | None) -> bool:
     if server is None or server.state != "ok":
         return False
     # Twice as long as an idle process waits before it looks again by itself.
-    recent = [process.since(machine.now - 2 * RECENT_SECONDS) for process in _finding_it_away(machine)]
+    since = machine.now - 2 * looking_again.EVERY_SECONDS
+    recent = [process.since(since) for process in _finding_it_away(machine)]
     return not any(each.count("refused_total") or each.count("connect_failures_total") for each in recent)
 
 
@@ -148,7 +150,7 @@ def _too_many(machine: Machine, server: ServerSessions | None) -> Headline | Non
         return None
     return Headline(
         "warning",
-        f"The pools of this machine may open {machine.pool.max_size} connections; "
+        f"The pools of this machine may open {machine.pool.max_size} connections to this database as this user; "
         f"the server has {server.slots.left} for them ({server.slots}). Lower max_size, or raise the limit.",
     )
 

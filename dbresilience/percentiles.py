@@ -7,7 +7,7 @@ can be added (several processes) and subtracted (what came in between), which pe
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -65,11 +65,3 @@ def _within(bucket: int, share: float) -> float:
         return BOUNDS[-1]
     start = BOUNDS[bucket - 1] if bucket else 0.0
     return start + (BOUNDS[bucket] - start) * share
-
-
-def added(each: Iterable[Sequence[int]]) -> list[int]:
-    """Return the sum of several processes' counts."""
-    sums = [0] * BUCKETS
-    for counts in each:
-        sums = [first + second for first, second in zip(sums, counts, strict=True)]
-    return sums

@@ -21,15 +21,22 @@ if TYPE_CHECKING:
 
 MEMORY_SECONDS = 1.0
 LONGEST_QUESTION_SECONDS = 2.0
+LONGEST_AGE_SECONDS = MEMORY_SECONDS + LONGEST_QUESTION_SECONDS
+"""How old an answer may be that is shown while the next one is under way, on a server that takes its time."""
 
-_SESSIONS = """
+MOST_GROUPS = 50
+
+# Of sessions that a role may not see, the kind is NULL as well as the state. The server's own processes have no user
+# or no database.
+_SESSIONS = f"""
 SELECT coalesce(application_name, ''), coalesce(datname, '') = current_database(), coalesce(state, 'unknown'),
     count(*), coalesce(max(extract(epoch FROM clock_timestamp() - xact_start)), 0)::float8
 FROM pg_stat_activity
-WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
+WHERE pid <> pg_backend_pid() AND usename IS NOT NULL AND datname IS NOT NULL
+    AND coalesce(backend_type, 'client backend') = 'client backend'
 GROUP BY 1, 2, 3
 ORDER BY 4 DESC, 1, 3
-LIMIT 50
+LIMIT {MOST_GROUPS}
 """
 
 
@@ -58,18 +65,15 @@ class ServerSessions:
 
     Attributes:
         state: ``ok``, ``timeout``, or the class of the error (`errors.classify`); without ok the rest is empty.
-        groups: its sessions, but for the one that asked.
+        groups: its sessions, but for the one that asked; the `MOST_GROUPS` largest groups.
         slots: how many it lets in.
+        sessions: all of them, also those that are in none of the groups.
     """
 
     state: str
     groups: tuple[SessionGroup, ...] = ()
     slots: Slots = NO_SLOTS
-
-    @property
-    def sessions(self) -> int:
-        """All of them."""
-        return sum(group.sessions for group in self.groups)
+    sessions: int = 0
 
     @property
     def is_away(self) -> bool:
@@ -81,11 +85,20 @@ _answers: WeakKeyDictionary[DatabaseResources, SharedAnswer[ServerSessions]] = W
 
 
 def ask_server(resources: DatabaseResources, *, timeout_seconds: float = 0.5) -> ServerSessions:
-    """Return the server's sessions, at most a second old, within `timeout_seconds`."""
+    """Return the server's sessions, at most a second old, within `timeout_seconds`.
+
+    If it takes longer, those of before, at most `LONGEST_AGE_SECONDS` old: a view that is drawn anew each second does
+    not lose sight of a distant server.
+    """
     answer = _answers.get(resources)
     if answer is None:
         arguments = resources.connect_arguments
-        new = SharedAnswer(lambda: _ask(arguments), memory_seconds=MEMORY_SECONDS, name="dbresilience-sessions")
+        new = SharedAnswer(
+            lambda: _ask(arguments),
+            memory_seconds=MEMORY_SECONDS,
+            name="dbresilience-sessions",
+            longest_age_seconds=LONGEST_AGE_SECONDS,
+        )
         answer = _answers.setdefault(resources, new)
     return answer.get(timeout_seconds=timeout_seconds) or ServerSessions("timeout")
 
@@ -97,5 +110,5 @@ def _ask(connect_arguments: Callable[[], Mapping[str, Any]]) -> ServerSessions:
 
 def _look(connection: ResilientConnection) -> ServerSessions:
     groups = tuple(SessionGroup(*row) for row in connection.execute(_SESSIONS).fetchall())
-    slots, _ = count_slots(connection)
-    return ServerSessions("ok", groups, slots)
+    slots, ours = count_slots(connection)
+    return ServerSessions("ok", groups, slots, slots.others + ours)

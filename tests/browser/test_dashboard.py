@@ -100,6 +100,7 @@ def test_it_can_be_read_without_its_colours_and_charts(dashboard: Page, browser_
     ):
         expect(dashboard.get_by_role("heading", name=name)).to_be_visible()
     expect(dashboard.get_by_role("status")).to_contain_text("All is well: ")
+    expect(dashboard.get_by_text("connections to this database as this user; the server has ")).to_be_visible()
     expect(dashboard.get_by_role("row", name="gunicorn").first).to_contain_text("closed")
     figures = dashboard.locator("figure", has_text="Query time").locator("summary")
     figures.focus()

@@ -232,6 +232,17 @@ def test_a_pool_that_is_off_is_not_counted(make_wrapper: MakeWrapper) -> None:
     assert "No pool" in finding(consult(make_wrapper(pool=False).alias, Processes(99, 1, "")), "slots").found
 
 
+def test_without_a_pool_the_slots_that_are_left_are_those_that_nobody_has(
+    make_wrapper: MakeWrapper, database_url: str, postgres: ThrowawayPostgres
+) -> None:
+    """Neither another user's sessions nor those of the threads at work."""
+    with ExitStack() as stack:
+        for url in (database_url, database_url, postgres.url("postgres")):
+            stack.enter_context(psycopg.connect(url))
+        found = finding(consult(make_wrapper(pool=False).alias, ONE), "slots").found
+    assert found == "No pool: each thread has a connection of its own, 94 are left."
+
+
 @pytest.mark.parametrize(
     ("change", "state", "says"),
     [

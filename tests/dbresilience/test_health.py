@@ -153,6 +153,15 @@ def test_a_server_that_freezes_during_a_check_does_not_keep_it(
     assert resources.health().healthy
 
 
+def test_health_of_a_moment_ago_is_not_health(make_wrapper: MakeWrapper, database_url: str, proxy: Proxy) -> None:
+    """The answer before the one that is late is no answer to a probe."""
+    resources = make_wrapper(url=proxy.url(database_url)).resources
+    assert resources.health().healthy
+    proxy.swallow()
+    time.sleep(MEMORY_SECONDS)
+    assert resources.health(timeout_seconds=0.1).state == "timeout"
+
+
 def test_a_process_without_a_thread_to_spare_is_unhealthy(
     wrapper: DatabaseWrapper, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dbresilience.percentiles import BOUNDS, BUCKETS, GROWTH, LEAST_SECONDS, Percentiles, added, bucket_of, quantile
+from dbresilience.history_file import COUNTERS, DURATIONS
+from dbresilience.intervals import Interval, together
+from dbresilience.percentiles import BOUNDS, BUCKETS, GROWTH, LEAST_SECONDS, Percentiles, bucket_of, quantile
 
-durations = st.lists(st.floats(LEAST_SECONDS, BOUNDS[-1], allow_nan=False), min_size=1, max_size=300)
+durations = st.lists(st.floats(LEAST_SECONDS, BOUNDS[-1], exclude_min=True, allow_nan=False), min_size=1, max_size=300)
 
 
 def counted(seconds: list[float]) -> list[int]:
@@ -31,8 +33,10 @@ def test_no_further_from_the_exact_value_than_a_bucket_is_wide(seconds: list[flo
 
 @given(st.lists(durations, min_size=1, max_size=4))
 def test_processes_together_are_as_one_that_had_all(each: list[list[float]]) -> None:
-    together = [seconds for one in each for seconds in one]
-    assert Percentiles.of(added(map(counted, each))) == Percentiles.of(counted(together))
+    all_of_them = [seconds for one in each for seconds in one]
+    found = together(Interval(1.0, (0,) * len(COUNTERS), tuple(counted(one) * len(DURATIONS))) for one in each)
+    for duration in DURATIONS:
+        assert found.percentiles(duration) == Percentiles.of(counted(all_of_them))
 
 
 def test_the_ends() -> None:

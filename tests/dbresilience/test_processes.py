@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from dbresilience import looking_again
 from dbresilience.capacity import Slots
 from dbresilience.exit_codes import AWAY, NOT_WELL, WELL
 from dbresilience.headline import headline, seconds_text
@@ -99,8 +100,8 @@ def test_an_hour_is_shown_by_tens(histories: Histories) -> None:
         ({"breaker": "open", "trouble_since": NOW - 12, "connect_failures_total": 1}, SERVER, "critical", AWAY,
          "The database has been away for 12 s: 0 requests refused."),
         ({"max_size": 98}, SERVER, "warning", WELL,
-         "The pools of this machine may open 98 connections; the server has 97 for them (100 slots − 3 reserved − "
-         "0 in use by others = 97). Lower max_size, or raise the limit."),
+         "The pools of this machine may open 98 connections to this database as this user; the server has 97 for them "
+         "(100 slots − 3 reserved − 0 in use by others = 97). Lower max_size, or raise the limit."),
     ],
 )  # fmt: skip
 def test_the_worst_thing_comes_first(
@@ -112,6 +113,17 @@ def test_the_worst_thing_comes_first(
     assert (found.text, found.level, found.code) == (text, level, code)
 
 
+@pytest.mark.parametrize(("every_seconds", "code"), [(5, WELL), (20, AWAY)])
+def test_who_has_merely_not_asked_is_known_by_how_often_it_looks(
+    histories: Histories, monkeypatch: pytest.MonkeyPatch, every_seconds: float, code: int
+) -> None:
+    """An attempt to connect that failed says that it is away, until the next one is overdue."""
+    monkeypatch.setattr(looking_again, "EVERY_SECONDS", every_seconds)
+    failed = {"breaker": "open", "trouble_since": NOW - 60, "connect_failures_total": 1}
+    histories.make(sample(NOW - 60), sample(NOW - 30), sample(NOW - 15, **failed), sample(NOW, **failed))  # type: ignore[arg-type]
+    assert headline(histories.machine(), SERVER).code == code
+
+
 def test_an_outage_that_is_over_stays_for_a_minute(histories: Histories) -> None:
     writer = histories.make(sample(NOW - 30), sample(NOW - 20, refused_total=5), sample(NOW, refused_total=5))
     writer.add_event({"at": NOW - 9, "event": "breaker_closed", "text": "The database is back"})
@@ -121,7 +133,9 @@ def test_an_outage_that_is_over_stays_for_a_minute(histories: Histories) -> None
 
 def test_a_silent_process_and_a_killed_one_are_told_of(histories: Histories) -> None:
     histories.make(sample(NOW - 30))
-    assert headline(histories.machine()).text.startswith("Not heard of for a while: gunicorn (")
+    silent = headline(histories.machine())
+    assert silent.text.startswith("Not heard of for a while: gunicorn (")
+    assert silent.code == NOT_WELL
     gone = Histories(histories._folder / "other")
     gone._folder.mkdir()
     gone.make(sample(NOW - 30), pid=2**22 + 1)

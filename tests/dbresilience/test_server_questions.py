@@ -63,3 +63,19 @@ def test_every_query_of_the_page_is_tried() -> None:
     """None is left out above."""
     assert set(QUERIES) == set(re.findall(r'ask\(database_url, "(.+?)"\)', Path(__file__).read_text()))
     assert PAGE.read_text().count("```sql") == len(QUERIES)
+
+
+def test_an_ordinary_role_counts_the_same(
+    trouble: dict[str, int], postgres: ThrowawayPostgres, database_url: str
+) -> None:
+    """As many as a superuser, who sees of what kind each is."""
+    postgres.execute("CREATE ROLE passer_by LOGIN")
+    url = database_url.replace("postgresql://postgres@", "postgresql://passer_by@")
+    try:
+        assert ask(url, "How full is it?") == ask(database_url, "How full is it?")
+        seen = {row["application_name"]: row for row in ask(url, "Who has the connections?")}
+        assert (seen["careless"]["count"], seen["careless"]["state"]) == (1, None)
+        every = postgres.execute("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'")
+        assert sum(row["count"] for row in seen.values()) == every[0][0]  # type: ignore[misc]
+    finally:
+        postgres.execute("DROP ROLE passer_by")

@@ -19,7 +19,7 @@ from django.db import OperationalError, transaction
 from dbresilience import history, reporting
 from dbresilience.base import DatabaseWrapper
 from dbresilience.overview import overview
-from dbresilience.server_sessions import MEMORY_SECONDS, ask_server
+from dbresilience.server_sessions import LONGEST_AGE_SECONDS, MEMORY_SECONDS, ask_server
 from tests.dbresilience.conftest import Command, MakeWrapper, in_thread, run
 from tests.settings import BASE_DIR
 from tests.support.postgres import ThrowawayPostgres, wait_until
@@ -110,6 +110,13 @@ def test_watch_as_json_is_one_object_a_second(site: DatabaseWrapper, database_ur
     assert found[0]["processes"][0]["pid"] == os.getpid()
 
 
+def test_the_help_names_every_cause_of_exit_code_1(command: Command) -> None:
+    """As the page does, for whoever writes a script."""
+    causes = "1 a pool or the server is full, requests were refused just now or are paused, or a process is silent"
+    assert causes in " ".join(command("status", "--help").stdout.split())
+    assert causes in (BASE_DIR / "docs" / "howto" / "read-the-dashboard.md").read_text()
+
+
 def test_watch_wants_a_terminal(command: Command) -> None:
     refused = command("watch")
     assert refused.returncode == 2
@@ -161,7 +168,7 @@ def test_watch_leaves_the_terminal_in_order(
 
 
 def test_slots_are_those_of_this_user_and_database(site: DatabaseWrapper, postgres: ThrowawayPostgres) -> None:
-    """The same sum as the doctor's: without others' sessions, and within the database's own limit."""
+    """As the doctor counts them: without others' sessions, and within the database's own limit."""
     with psycopg.connect(postgres.url("postgres")):
         slots = ask_server(site.resources, timeout_seconds=5).slots
         assert slots.others >= 1
@@ -183,7 +190,7 @@ def test_the_server_is_asked_once_however_many_look(site: DatabaseWrapper, postg
     assert site.resources.snapshot().opened_total == 1
     postgres.freeze()
     try:
-        time.sleep(MEMORY_SECONDS + 0.1)
+        time.sleep(LONGEST_AGE_SECONDS + 0.1)
         started = time.monotonic()
         assert ask_server(site.resources, timeout_seconds=0.2).state == "timeout"
         assert time.monotonic() - started < 1

@@ -28,6 +28,8 @@ from dbresilience.plurals import number_of
 from dbresilience.resources import DatabaseResources, OtherEngine
 from dbresilience.status_text import status_lines
 
+STATUS_SECONDS = 2.0
+"""How long `status` waits for the server's own word: it looks once, unlike `watch` and the dashboard."""
 HEARING_SECONDS = LOOK_SECONDS * 1.2
 """Until every process that is asked something has looked."""
 
@@ -85,7 +87,8 @@ class Command(BaseCommand):
         status = orders.add_parser(
             "status",
             help="show every process of this user on this machine, and the worst thing",
-            description="Exit codes: 0 well; 1 requests wait for a full pool, were refused just now, or are paused; "
+            description="Exit codes: 0 well; 1 a pool or the server is full, requests were refused just now or are "
+            "paused, or a process is silent; "
             "2 a wrong argument or setting, or no process has used the database within the last hour; "
             "3 the database is away.",
         )
@@ -200,7 +203,7 @@ class Command(BaseCommand):
         )
 
     def _status(self, resources: DatabaseResources, file: OrderFile, **_: Any) -> None:
-        found = overview(resources)
+        found = overview(resources, server_timeout_seconds=STATUS_SECONDS)
         facts = found.facts()
         if not facts["processes"]:
             text = f"No process has used {resources.alias!r} within the last hour. {UNSEEN}"

@@ -48,7 +48,7 @@ export function showSessions(table, sum, { server, together, processes }) {
   const product = same ? `${pools.length} × ${pools[0]} = ${mayOpen}` : String(mayOpen);
   if (server.state !== "ok") {
     sum.dataset.level = "unknown";
-    sum.textContent = `The server does not answer at the moment (${server.state}), so its sessions are not known. The pools here may open ${product} connections.`;
+    sum.textContent = `The server does not answer at the moment (${server.state}), so its sessions are not known. The pools here may open ${product} connections to this database as this user.`;
     fill(table, ["application"], [], "Shown again once the server answers.");
     return;
   }
@@ -56,7 +56,7 @@ export function showSessions(table, sum, { server, together, processes }) {
   const slots = `max_connections ${server.max_connections}, ${server.reserved} reserved, ${server.others} taken by others${limit}`;
   sum.dataset.level = mayOpen > server.left ? "warning" : "well";
   const verdict = mayOpen > server.left ? "more than the server takes: lower max_size" : "which fits";
-  sum.textContent = `The pools here may open ${product} connections; the server has ${server.left} for them (${slots}), ${verdict}. Now ${server.sessions} are open.`;
+  sum.textContent = `The pools here may open ${product} connections to this database as this user; the server has ${server.left} for them (${slots}), ${verdict}. Now ${server.sessions} are open.`;
   const rows = server.groups.map((group) => [
     `${group.application || "no name"}${group.here ? "" : " (another database)"}`,
     group.state,
