@@ -142,6 +142,36 @@ def test_what_is_right_is_left_alone(
     assert ids() == set()
 
 
+@pytest.mark.parametrize(
+    ("given", "says", "hint"),
+    [
+        ({"CONN_MAX_AGE": "60"}, "where a number", '"CONN_MAX_AGE": 0 in'),
+        ({"CONN_MAX_AGE": "0"}, "where a number", '"CONN_MAX_AGE": 0 in'),
+        ({"CONN_MAX_AGE": "none"}, "where a number", '"CONN_MAX_AGE": 0 in'),
+        ({"CONN_MAX_AGE": "60", **options(pool=False)}, "where a number", '"CONN_MAX_AGE": 60 in'),
+        ({"CONN_MAX_AGE": "0", **options(pool=False)}, "where a number", '"CONN_MAX_AGE": 0 in'),
+        ({"CONN_MAX_AGE": "", **options(pool=False)}, "where a number", '"CONN_MAX_AGE": 0 in'),
+        ({"CONN_MAX_AGE": "soon", **options(pool=False)}, "where a number", '"CONN_MAX_AGE": 0 in'),
+        ({"CONN_MAX_AGE": "None", **options(pool=False)}, "where a number", '"CONN_MAX_AGE": None in'),
+        ({"CONN_HEALTH_CHECKS": "1"}, "counts as true", '"CONN_HEALTH_CHECKS": True in'),
+        ({"CONN_HEALTH_CHECKS": "on"}, "counts as true", '"CONN_HEALTH_CHECKS": True in'),
+        ({"CONN_HEALTH_CHECKS": "off"}, "counts as true", '"CONN_HEALTH_CHECKS": False in'),
+        ({"CONN_HEALTH_CHECKS": ""}, "counts as false", '"CONN_HEALTH_CHECKS": False in'),
+        ({"AUTOCOMMIT": "perhaps"}, "counts as true", '"AUTOCOMMIT": True in'),
+        (options(prepare_threshold="5"), "where a number or None", '{"prepare_threshold": 5} in'),
+        (options(prepare_threshold="true"), "where a number or None", '{"prepare_threshold": None} in'),
+        (options(server_side_binding="true"), "counts as false", '{"server_side_binding": True} in'),
+    ],
+)
+def test_a_text_is_read_as_what_is_meant(configure: Any, given: dict[str, Any], says: str, hint: str) -> None:
+    """One message: what becomes of the text, and the value to write; with a pool no age."""
+    configure(given)
+    (message,) = found()
+    assert message.id == "dbresilience.E003"
+    assert says in message.msg
+    assert hint in str(message.hint)
+
+
 def test_another_engine_does_not_know_our_options(configure: Any, settings: Any) -> None:
     """Also those that may stand in a URL; Django's own pool keeps its own."""
     other = {**settings.DATABASES["default"], "ENGINE": "django.db.backends.postgresql", "HOST": "127.0.0.1"}
