@@ -262,7 +262,8 @@ def test_every_check_is_tried(configure: Any) -> None:
     """Each id once, in the reference, with a test of both ways here or beside its subject."""
     identities = [each.id for each in CHECKS]
     assert len(identities) == len(set(identities))
-    tried = Path(__file__).read_text() + (Path(__file__).parent / "test_doctor.py").read_text()
+    beside = ("test_checks.py", "test_doctor.py", "test_composed_engine.py")
+    tried = "".join((Path(__file__).parent / name).read_text() for name in beside)
     assert {each.removeprefix("dbresilience.") for each in identities} == set(re.findall(r"\b[EW]0\d\d\b", tried))
     assert all(each.__doc__ for each in CHECKS)
     assert {each.id for each in CHECKS} - {each.id for each in SETTINGS_CHECKS} == {"dbresilience.W024"}
@@ -279,22 +280,3 @@ def test_the_command_is_silent_about_us(asked: list[str], tmp_path: Path) -> Non
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "dbresilience." not in done.stderr + done.stdout
-
-
-@pytest.mark.parametrize(("installed", "said"), [([], True), (["dbresilience"], False)])
-def test_the_engine_without_its_app(installed: list[str], said: bool) -> None:
-    """Whoever changed ENGINE only is told by the next `manage.py check` what is missing."""
-    program = f"""
-from django.conf import settings
-settings.configure(
-    DATABASES={{"default": {{"ENGINE": "dbresilience", "NAME": "x"}}}},
-    INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes", *{installed}],
-    DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
-)
-import django; django.setup()
-from django.core.management import call_command
-call_command("check")
-"""
-    done = subprocess.run([sys.executable, "-c", program], cwd=BASE_DIR, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    assert ("(dbresilience.W025) The engine is in use" in done.stderr) == said
