@@ -82,7 +82,7 @@ def test_faces_read_snapshots_and_signals() -> None:
         "series": recorded,
         "headline": {"exit_codes", "plurals", "processes", "server_sessions"},
         "overview": {*recorded, "headline", "resources", "server_sessions"},
-        "status_text": {"headline"},
+        "status_text": {"headline", "plurals"},
         "live_view": {"status_text"},
         "contrib/dashboard/pages": {"access", "operators", "outage_pass", "overview", "resources", "series"},
         "contrib/dashboard/access": {"deadline", "errors", "outage_pass"},
