@@ -1,13 +1,15 @@
 """What happened, as numbers: signals, measures and snapshots become calls of recorders, one for each way to show them.
 
-Prometheus (`metrics`) and OpenTelemetry (`telemetry`) are recorders. Durations and gauges come once a second, from the
-thread of `reporting`; events when they happen. Nothing here asks the database.
+Prometheus (`metrics`) and OpenTelemetry (`telemetry`) are recorders. All is told once a second, by the thread of
+`reporting`: an event may be that of a garbage collection, which can begin anywhere, also where a library holds its
+lock. Nothing here asks the database.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections import defaultdict
+import os
+from collections import defaultdict, deque
 from time import time
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
@@ -29,7 +31,7 @@ Labels = tuple[str, ...]
 
 
 class Recorder(Protocol):
-    """One way to show numbers; called by any thread."""
+    """One way to show numbers; called by one thread at a time."""
 
     def add(self, instrument: Instrument, labels: Labels, amount: int) -> None:
         """Count."""
@@ -48,6 +50,10 @@ class _Process:
         self.recorders: dict[str, Recorder] = {}
         # Of each pool what was counted already.
         self.counted: WeakKeyDictionary[DatabaseResources, PoolSnapshot] = WeakKeyDictionary()
+        # Names of a recorder's methods, and what they will be called with.
+        self.waiting: deque[tuple[str, Instrument, Labels, Any]] = deque()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.waiting.clear)  # the parent will tell it
 
 
 def _process() -> _Process:
@@ -58,7 +64,7 @@ def record_with(name: str, recorder: Recorder) -> None:
     """Let `recorder` be told from now on; a second one of the same name takes its place."""
     _process().recorders[name] = recorder
     measures.subscribe("recording", take)
-    reporting.each_second("recording", look)
+    reporting.each_second("recording", tell)
     for signal, receiver in _RECEIVERS.items():
         uid = f"dbresilience.recording.{receiver.__name__}"
         signal.disconnect(dispatch_uid=uid, sender=None)
@@ -71,19 +77,31 @@ def recorder_named(name: str) -> Any:
 
 
 def _add(instrument: Instrument, *labels: str, amount: int = 1) -> None:
-    for recorder in _process().recorders.values():
-        recorder.add(instrument, labels, amount)
+    _keep("add", instrument, labels, amount)
 
 
 def _observe(instrument: Instrument, labels: Labels, values: list[float]) -> None:
     if values:
-        for recorder in _process().recorders.values():
-            recorder.observe(instrument, labels, values)
+        _keep("observe", instrument, labels, values)
 
 
 def _set(instrument: Instrument, *labels: str, value: float) -> None:
-    for recorder in _process().recorders.values():
-        recorder.set(instrument, labels, value)
+    _keep("set", instrument, labels, value)
+
+
+def _keep(method: str, instrument: Instrument, labels: Labels, value: Any) -> None:
+    _process().waiting.append((method, instrument, labels, value))
+    reporting.begin()  # there may be no pool yet, and none as long as the database is away
+
+
+def tell() -> None:
+    """Tell the recorders what has happened, and what the pools of this process have at this moment."""
+    look()
+    process = _process()
+    while process.waiting:
+        method, instrument, labels, value = process.waiting.popleft()
+        for recorder in process.recorders.values():
+            getattr(recorder, method)(instrument, labels, value)
 
 
 # Durations

@@ -39,7 +39,7 @@ class _Process:
             os.register_at_fork(after_in_child=self.begin_anew)
 
     def begin_anew(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # a garbage collection within it may have something to tell
         self.turn_lock = threading.Lock()
         self.stopping = threading.Event()
         self.thread: threading.Thread | None = None
@@ -80,8 +80,10 @@ def report() -> None:
 def begin() -> None:
     """Begin to report, if this process does not yet."""
     process = _process()
+    if process.ended or (process.thread is not None and process.thread.is_alive()):
+        return
     with process.lock:
-        if process.ended or (process.thread is not None and process.thread.is_alive()):
+        if process.thread is not None and process.thread.is_alive():
             return
         thread = threading.Thread(target=_run, args=(process.stopping,), name="dbresilience-reporting", daemon=True)
         try:

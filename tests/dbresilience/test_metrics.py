@@ -11,13 +11,15 @@ import pytest
 from django.db import OperationalError, connections, transaction
 from prometheus_client import REGISTRY, generate_latest
 
-from dbresilience import recording, reporting, retry, signals
+from dbresilience import instruments, recording, reporting, retry, signals
+from dbresilience.base import DatabaseWrapper
 from dbresilience.meanings import CANNOT_CONNECT
 from tests.dbresilience.conftest import MakeWrapper, in_thread, run
 
 
 def number(name: str, alias: str | None = None, **labels: str) -> float:
     """What this process has counted so far."""
+    reporting.report()
     if alias is not None:
         labels["pool"] = alias
     return REGISTRY.get_sample_value(name, labels) or 0.0
@@ -224,3 +226,21 @@ def test_installing_again_changes_nothing() -> None:
     before = recording.recorder_named("prometheus"), threading.active_count()
     scraping.install()
     assert (recording.recorder_named("prometheus"), threading.active_count()) == before
+
+
+def test_an_event_within_the_librarys_own_lock_is_counted(wrapper: DatabaseWrapper) -> None:
+    """A garbage collection may begin there, and close a cursor whose connection is lost."""
+    run(wrapper, "SELECT 1")
+    recorder = recording.recorder_named("prometheus")
+    reason = "the test says so"
+    counter = recorder._child(instruments.CONDEMNED, (wrapper.alias, reason))
+
+    def condemn() -> None:
+        with counter._value._lock:
+            signals.emit(signals.pool_condemned, wrapper.alias, reason=reason, generation=1, unreachable=False)
+
+    thread = threading.Thread(target=condemn, daemon=True)
+    thread.start()
+    thread.join(5)
+    assert not thread.is_alive(), "it waits for itself"
+    assert number("dbresilience_generations_condemned_total", wrapper.alias, reason=reason) == 1

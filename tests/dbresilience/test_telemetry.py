@@ -82,6 +82,7 @@ def test_a_refused_request(reader: InMemoryMetricReader) -> None:
     signals.emit(
         signals.request_refused, None, exception=None, classification=CANNOT_CONNECT, status=503, request=request
     )
+    reporting.report()
     ((attributes, point),) = told(reader, "")["dbresilience.requests.refused"][1].items()
     assert dict(attributes) == {
         "dbresilience.cause": "cannot_connect", "http.response.status_code": 503, "http.route": "threads/<uuid:id>",
