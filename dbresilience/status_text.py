@@ -126,4 +126,4 @@ def _wrapped(text: str, width: int) -> list[str]:
             lines.append(word)
         else:
             lines[-1] = f"{lines[-1]} {word}" if lines[-1] else word
-    return lines
+    return [_cut(line, width) for line in lines]

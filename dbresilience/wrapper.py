@@ -1,7 +1,8 @@
 """Django's database wrapper with a lease: takes a connection when work starts, gives it back when
 work ends.
 
-`ResilienceMixin` goes before any wrapper derived from Django's PostgreSQL one, e.g. PostGIS.
+`ResilienceMixin` goes before any wrapper derived from Django's PostgreSQL one, e.g. PostGIS. Whoever imports it has the
+engine's system checks, log lines, 503 and deadlines, also without the app.
 
 Work starts with a cursor, also within a transaction (see `beginning`). It ends when the last cursor is closed outside
 a transaction, or with the outermost transaction. Between the two, Django sees an ordinary connection; before and
@@ -19,6 +20,7 @@ from typing import Any
 from django.db.utils import DatabaseErrorWrapper
 from django.utils.functional import cached_property
 
+from . import checks, deadlines, logs, unavailable
 from .batches import Batch
 from .beginning import BeginningMixin
 from .counts import compilers_counting_later
@@ -186,3 +188,10 @@ class ResilienceMixin(BeginningMixin):
         if pool is not None:
             for connection in pool.recovery.physical.all():
                 connection.announced = False
+
+
+# Here and not in `base`, which an engine composed with the mixin never imports.
+checks.register_all()
+logs.connect_receivers()
+unavailable.install()
+deadlines.install()

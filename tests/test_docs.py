@@ -130,6 +130,21 @@ def test_every_event_and_every_class_is_explained() -> None:
     assert {name for name in events | classes | states if f"`{name}`" not in page} == set()
 
 
+def test_every_other_line_and_every_logger_is_explained() -> None:
+    """What is written with a traceback has no event; what is reported each second says its own name."""
+    page = (BASE_DIR / "docs" / "howto" / "when-the-pager-rings.md").read_text()
+    code = "\n".join(path.read_text() for path in (BASE_DIR / "dbresilience").rglob("*.py"))
+    lines = [re.split("[;:]", text)[0] for text in re.findall(r'\.exception\("([^"%]+)"', code)]
+    reported = ["measures", *re.findall(r'\beach_second\("(\w+)"', code)]
+    lines += [f"{name} could not be reported" for name in reported]
+    assert len(lines) > 6
+    assert {each for each in lines if f"*{each}*" not in page} == set()
+    loggers = set(re.findall(r'getLogger\("(dbresilience\.\w+)"', code))
+    said = page.split("Loggers:")[1].split("```")[0]
+    assert len(loggers) > 3
+    assert {each for each in loggers if f"`{each}`" not in said} == set()
+
+
 def test_every_public_name_is_in_the_reference() -> None:
     """A heading for what can be called, a row for what can be caught."""
     reference = BASE_DIR / "docs" / "reference"

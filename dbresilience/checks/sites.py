@@ -19,7 +19,8 @@ PROBES = "dbresilience.middleware.ProbeMiddleware"
 
 
 def _keeps_connections(alias: Alias) -> bool:
-    if connections[alias.name].vendor != "postgresql" or alias.given.get("CONN_MAX_AGE", 0) == 0:
+    age = alias.given.get("CONN_MAX_AGE", 0)
+    if connections[alias.name].vendor != "postgresql" or age == 0 or isinstance(age, str):
         return False
     return not (alias.is_ours and alias.configuration.pooled)
 

@@ -142,6 +142,36 @@ def test_what_is_right_is_left_alone(
     assert ids() == set()
 
 
+@pytest.mark.parametrize(
+    ("given", "says", "hint"),
+    [
+        ({"CONN_MAX_AGE": "60"}, "where a number", '"CONN_MAX_AGE": 0 in'),
+        ({"CONN_MAX_AGE": "0"}, "where a number", '"CONN_MAX_AGE": 0 in'),
+        ({"CONN_MAX_AGE": "none"}, "where a number", '"CONN_MAX_AGE": 0 in'),
+        ({"CONN_MAX_AGE": "60", **options(pool=False)}, "where a number", '"CONN_MAX_AGE": 60 in'),
+        ({"CONN_MAX_AGE": "0", **options(pool=False)}, "where a number", '"CONN_MAX_AGE": 0 in'),
+        ({"CONN_MAX_AGE": "", **options(pool=False)}, "where a number", '"CONN_MAX_AGE": 0 in'),
+        ({"CONN_MAX_AGE": "soon", **options(pool=False)}, "where a number", '"CONN_MAX_AGE": 0 in'),
+        ({"CONN_MAX_AGE": "None", **options(pool=False)}, "where a number", '"CONN_MAX_AGE": None in'),
+        ({"CONN_HEALTH_CHECKS": "1"}, "counts as true", '"CONN_HEALTH_CHECKS": True in'),
+        ({"CONN_HEALTH_CHECKS": "on"}, "counts as true", '"CONN_HEALTH_CHECKS": True in'),
+        ({"CONN_HEALTH_CHECKS": "off"}, "counts as true", '"CONN_HEALTH_CHECKS": False in'),
+        ({"CONN_HEALTH_CHECKS": ""}, "counts as false", '"CONN_HEALTH_CHECKS": False in'),
+        ({"AUTOCOMMIT": "perhaps"}, "counts as true", '"AUTOCOMMIT": True in'),
+        (options(prepare_threshold="5"), "where a number or None", '{"prepare_threshold": 5} in'),
+        (options(prepare_threshold="true"), "where a number or None", '{"prepare_threshold": None} in'),
+        (options(server_side_binding="true"), "counts as false", '{"server_side_binding": True} in'),
+    ],
+)
+def test_a_text_is_read_as_what_is_meant(configure: Any, given: dict[str, Any], says: str, hint: str) -> None:
+    """One message: what becomes of the text, and the value to write; with a pool no age."""
+    configure(given)
+    (message,) = found()
+    assert message.id == "dbresilience.E003"
+    assert says in message.msg
+    assert hint in str(message.hint)
+
+
 def test_another_engine_does_not_know_our_options(configure: Any, settings: Any) -> None:
     """Also those that may stand in a URL; Django's own pool keeps its own."""
     other = {**settings.DATABASES["default"], "ENGINE": "django.db.backends.postgresql", "HOST": "127.0.0.1"}
@@ -232,7 +262,8 @@ def test_every_check_is_tried(configure: Any) -> None:
     """Each id once, in the reference, with a test of both ways here or beside its subject."""
     identities = [each.id for each in CHECKS]
     assert len(identities) == len(set(identities))
-    tried = Path(__file__).read_text() + (Path(__file__).parent / "test_doctor.py").read_text()
+    beside = ("test_checks.py", "test_doctor.py", "test_composed_engine.py")
+    tried = "".join((Path(__file__).parent / name).read_text() for name in beside)
     assert {each.removeprefix("dbresilience.") for each in identities} == set(re.findall(r"\b[EW]0\d\d\b", tried))
     assert all(each.__doc__ for each in CHECKS)
     assert {each.id for each in CHECKS} - {each.id for each in SETTINGS_CHECKS} == {"dbresilience.W024"}
@@ -249,22 +280,3 @@ def test_the_command_is_silent_about_us(asked: list[str], tmp_path: Path) -> Non
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "dbresilience." not in done.stderr + done.stdout
-
-
-@pytest.mark.parametrize(("installed", "said"), [([], True), (["dbresilience"], False)])
-def test_the_engine_without_its_app(installed: list[str], said: bool) -> None:
-    """Whoever changed ENGINE only is told by the next `manage.py check` what is missing."""
-    program = f"""
-from django.conf import settings
-settings.configure(
-    DATABASES={{"default": {{"ENGINE": "dbresilience", "NAME": "x"}}}},
-    INSTALLED_APPS=["django.contrib.auth", "django.contrib.contenttypes", *{installed}],
-    DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
-)
-import django; django.setup()
-from django.core.management import call_command
-call_command("check")
-"""
-    done = subprocess.run([sys.executable, "-c", program], cwd=BASE_DIR, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    assert ("(dbresilience.W025) The engine is in use" in done.stderr) == said

@@ -7,21 +7,26 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import StringIO
+from types import ModuleType
 from typing import Any
 
 import pytest
 from django.conf import settings
+from django.contrib import admin
 from django.contrib.auth.models import Permission, User
 from django.core import signing
 from django.core.management import call_command
-from django.db import ConnectionHandler, connection
+from django.db import ConnectionHandler, connection, connections
+from django.http import HttpResponse
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.urls import path
 
 from dbresilience import get_database_resources
 from dbresilience.contrib.dashboard import access, outage_pass, pages
 from dbresilience.contrib.dashboard.outage_pass import COOKIE, LONGEST_SECONDS
 from dbresilience.errors import DatabaseUnavailable
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.django_db
 
@@ -180,6 +185,31 @@ def test_a_pass_that_is_not_theirs_is_refused(browser: Client, monkeypatch: pyte
     with away():
         assert browser.get(DATA).status_code == 503
         assert browser.get(PAGE).status_code == 503
+
+
+@pytest.fixture
+def atomic_elsewhere(settings: Any) -> Iterator[None]:
+    """A second database, away, whose ATOMIC_REQUESTS begins a transaction before each view."""
+    connections.settings["elsewhere"] = {
+        **connection.settings_dict, "ENGINE": "django.db.backends.postgresql", "OPTIONS": {}, "ATOMIC_REQUESTS": True,
+        "HOST": "127.0.0.1", "PORT": str(free_port()),
+    }  # fmt: skip
+    urls = ModuleType("urls_of_a_site_with_two_databases")
+    vars(urls)["urlpatterns"] = [path("admin/", admin.site.urls), path("view", lambda request: HttpResponse())]
+    settings.ROOT_URLCONF = urls
+    yield
+    del connections["elsewhere"]
+    del connections.settings["elsewhere"]
+
+
+def test_transactions_of_another_database_do_not_stand_before_it(browser: Client, atomic_elsewhere: None) -> None:
+    """Neither for who is logged in, nor for strangers, nor for who comes with a pass."""
+    assert browser.get("/view").status_code in (500, 503)
+    assert [browser.get(each).status_code for each in (PAGE, DATA)] == [200, 200]
+    assert [Client().get(each).status_code for each in (PAGE, DATA)] == [302, 403]
+    with away():
+        assert [browser.get(each).status_code for each in (PAGE, DATA)] == [200, 200]
+        assert [Client(raise_request_exception=False).get(each).status_code for each in (PAGE, DATA)] == [503, 503]
 
 
 def test_a_mistake_of_ours_is_not_taken_for_an_outage(browser: Client, monkeypatch: pytest.MonkeyPatch) -> None:

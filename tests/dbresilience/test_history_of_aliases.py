@@ -96,7 +96,10 @@ def test_two_aliases_of_one_database_are_one_process(make_wrapper: MakeWrapper, 
 
     wrapper = make_wrapper(runtime_folder=str(folder))
     run(wrapper, "SELECT 1")
-    connections.settings["reader"] = {**wrapper.settings_dict, "OPTIONS": {"runtime_folder": str(folder), "pool": {"max_size": 2}}}
+    connections.settings["reader"] = {
+        **wrapper.settings_dict,
+        "OPTIONS": {"runtime_folder": str(folder), "pool": {"max_size": 2}},
+    }
     reader = connections["reader"]
     try:
         assert [each.about.alias for each in processes(reader)] == [wrapper.alias]

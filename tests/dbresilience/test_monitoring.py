@@ -11,10 +11,13 @@ from typing import Any
 
 import pytest
 import yaml
+from django.db import Error
 from prometheus_client import CollectorRegistry
 
+from dbresilience import measures
 from dbresilience.instruments import INSTRUMENTS
 from dbresilience.metrics import PrometheusRecorder
+from tests.dbresilience.conftest import MakeWrapper, run
 from tests.places import BASE_DIR
 from tests.support.system_tools import missing_tool
 
@@ -49,6 +52,32 @@ def test_the_alerts_ring_when_they_should_and_not_before() -> None:
     done = promtool("test", "rules", str(TESTS))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "SUCCESS" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("query", "parameters"),
+    [("SELECT %s", ["a\0b"]), ("SELECT %s, %s", [1]), ("SELECT %s", [object()]), ("SELECT nonsense", None),
+     ("SELECT 1 / 0", None)],
+)  # fmt: skip
+def test_the_programs_own_errors_count_as_success(make_wrapper: MakeWrapper, query: str, parameters: Any) -> None:
+    """By the label that they really get: the server's have a SQLSTATE, psycopg's own have a class."""
+    wrapper = make_wrapper()
+    run(wrapper, "SELECT 1")
+    heard: list[measures.Drained] = []
+    measures.drain()
+    measures.subscribe("test", heard.append)
+    try:
+        with pytest.raises(Error):
+            run(wrapper, query, parameters)
+        measures.drain()
+    finally:
+        measures.unsubscribe("test")
+    (label,) = [error for each in heard if each.alias == wrapper.alias for _, _, error in each.statements]
+    assert label
+    left_out = [found for each in [*(rule["expr"] for rule in rules()), *expressions_of_dashboard()]
+                for found in re.findall(r'error!~"([^"]+)"', each)]  # fmt: skip
+    assert len(left_out) == 2
+    assert all(re.fullmatch(each, label) for each in left_out), label
 
 
 def test_the_rules_are_rules() -> None:

@@ -205,6 +205,19 @@ def test_what_happens_to_all_is_one_event(histories: Histories) -> None:
     json.dumps(facts, allow_nan=False)
 
 
+@pytest.mark.parametrize("width", [20, 40])
+def test_a_word_that_is_longer_than_the_terminal_is_cut(histories: Histories, width: int) -> None:
+    """Or the terminal would wrap it, and the view that is drawn anew each second would shift."""
+    histories.make(sample(NOW))
+    machine = histories.machine()
+    facts = Overview("default", machine, SERVER, headline(machine)).facts()
+    facts["headline"] |= {"text": f"The database has been away: {'x' * 60} is what it said."}
+    lines = status_lines(facts, width=width)
+    assert max(map(len, lines)) <= width
+    assert f"{'x' * (width - 1)}…" in lines
+    assert any("is what it said." in line for line in lines)
+
+
 @pytest.mark.parametrize("width", [40, 60, 80, 120])
 def test_a_terminal_of_any_width(histories: Histories, width: int) -> None:
     """What is left out where there is no room is the less important; pid, use, waiting and breaker stay."""
