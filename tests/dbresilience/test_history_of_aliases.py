@@ -6,8 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from django.db import OperationalError
-from django.http import HttpRequest
+from django.db import OperationalError, connections
 from django.test import RequestFactory
 
 from dbresilience import reporting
@@ -16,8 +15,7 @@ from dbresilience.errors import alias_of
 from dbresilience.history import _history_of
 from dbresilience.processes import Process, look
 from dbresilience.unavailable import response_for
-from tests.dbresilience.conftest import MakeWrapper, run
-from tests.support.postgres import ThrowawayPostgres
+from tests.dbresilience.conftest import MakeWrapper, run, settings_for
 from tests.support.proxy import Proxy
 
 
@@ -26,11 +24,8 @@ def processes(wrapper: DatabaseWrapper) -> list[Process]:
     return look(wrapper.resources.orders, wrapper.alias).processes
 
 
-def refused(error: BaseException) -> HttpRequest:
-    request = RequestFactory().get("/")
-    response = response_for(request, error)
-    assert response is not None
-    return request
+def refuse(error: BaseException) -> None:
+    assert response_for(RequestFactory().get("/"), error) is not None
 
 
 @pytest.fixture
@@ -51,10 +46,6 @@ def test_a_refused_request_is_that_of_its_database(
     database_url: str, other: DatabaseWrapper, proxy: Proxy, folder: Path
 ) -> None:
     """Whether nobody could connect or a statement was cut off; the database beside it refuses nobody."""
-    from django.db import connections
-
-    from tests.dbresilience.conftest import settings_for
-
     connections.settings["replica"] = settings_for(proxy.url(database_url), runtime_folder=str(folder))
     replica = connections["replica"]
     try:
@@ -66,7 +57,7 @@ def test_a_refused_request_is_that_of_its_database(
         away = failure_of(replica, "SELECT 1")
         for error in (cut_off, away):
             assert alias_of(error) == "replica"
-            refused(error)
+            refuse(error)
         (process,) = processes(replica)
         assert process.minute.count("refused_total") == 2
         (process,) = processes(other)
@@ -92,8 +83,6 @@ def test_who_could_not_connect_waited_for_no_pool(make_wrapper: MakeWrapper, fol
 
 def test_two_aliases_of_one_database_are_one_process(make_wrapper: MakeWrapper, folder: Path) -> None:
     """Each tells of its own pool; a process that has the other alias only is told of in both."""
-    from django.db import connections
-
     wrapper = make_wrapper(runtime_folder=str(folder))
     run(wrapper, "SELECT 1")
     connections.settings["reader"] = {
@@ -113,7 +102,7 @@ def test_two_aliases_of_one_database_are_one_process(make_wrapper: MakeWrapper, 
         del connections.settings["reader"]
 
 
-def test_what_differs_is_told_however_fast_it_follows(wrapper: DatabaseWrapper, postgres: ThrowawayPostgres) -> None:
+def test_what_differs_is_told_however_fast_it_follows(wrapper: DatabaseWrapper) -> None:
     """The same again is not: an outage would fill the time line with one sentence."""
     history = _history_of(wrapper.alias)
     history.add_event("connection_failed", "A connection was refused: server_full")
