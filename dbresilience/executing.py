@@ -267,6 +267,11 @@ class LeasedCursorMixin(_Cursor):
         if error.sqlstate is None and connection.pgconn.status == ConnStatus.OK:
             if not isinstance(error, StatementOverdue):
                 mark(error, RAISED_BY_CLIENT)
+            if (
+                isinstance(error, psycopg.ProgrammingError)
+                and connection.pgconn.transaction_status == TransactionStatus.ACTIVE
+            ):
+                connection.close()  # the server copies, nobody reads it, and nothing else can be asked
         elif (
             connection.autocommit
             and (is_session_lost(error) or (connection.pgconn.status != ConnStatus.OK and not is_answer(error)))

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import psycopg
 import pytest
-from django.db import DatabaseError, connections, transaction
+from django.db import DatabaseError, ProgrammingError, connections, transaction
 from django.db.backends.postgresql.base import DatabaseWrapper as DjangosWrapper
 
 from dbresilience.base import DatabaseWrapper
@@ -141,6 +141,22 @@ def test_copy_is_refused_as_psycopg_does(wrapper: DatabaseWrapper) -> None:
     with pytest.raises(DatabaseError, match="use copy"), transaction.atomic(using=wrapper.alias):
         run(wrapper, "COPY (SELECT 1) TO STDOUT")
     assert run(wrapper, "SELECT 1") == [(1,)]
+
+
+@pytest.mark.parametrize("copy", ["COPY (SELECT 1) TO STDOUT", "COPY notes FROM STDIN"])
+def test_and_takes_no_connection_with_it(make_wrapper: MakeWrapper, copy: str) -> None:
+    """The session is in the midst of it: the next statement has another one, and a transaction is rolled back."""
+    wrapper = make_wrapper(pool={"max_size": 1})
+    run(wrapper, "CREATE TABLE notes (id int)")
+    with pytest.raises(ProgrammingError):
+        run(wrapper, copy)
+    assert wrapper.resources.snapshot().in_use == 0
+    assert run(wrapper, "SELECT 2") == [(2,)]
+    with pytest.raises(ProgrammingError), transaction.atomic(using=wrapper.alias):
+        run(wrapper, "INSERT INTO notes VALUES (1)")
+        run(wrapper, copy)
+    assert run(wrapper, "SELECT * FROM notes") == []
+    assert wrapper.resources.snapshot().in_use == 0
 
 
 def test_the_isolation_level_is_that_of_the_settings(make_wrapper: MakeWrapper) -> None:
