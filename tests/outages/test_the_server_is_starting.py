@@ -45,8 +45,8 @@ def test_nobody_waits_longer_than_the_deadline(start_site_behind: Callable[..., 
     refused = [answer for answer in readers.answers if answer.status == 503]
     assert refused
     assert percentile_seconds(readers.answers) <= 1.2
-    # Who was let in with its last moments may have had no time to connect, which is another refusal.
-    told = [answer for answer in refused if answer.at <= well_at]
-    assert {answer.headers["retry-after"] for answer in told} == {"1"}
-    assert set(readers.statuses()) == {200, 503}
+    # Who was let in with its last moments may have had no time to connect or to be answered: other refusals.
+    told = [answer for answer in readers.answers if answer.at <= well_at]
+    assert {(answer.status, answer.headers["retry-after"]) for answer in told} == {(503, "1")}
+    assert set(readers.statuses()) <= {200, 503, 504}
     assert proxy.most_opened_within(1, since=starting_at + 0.5) <= 12

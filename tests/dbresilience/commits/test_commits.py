@@ -265,19 +265,22 @@ def test_one_that_must_wait_does_not_hold_up_all_others(
         " FOR EACH ROW WHEN (NEW.n = 1) EXECUTE FUNCTION doze();",
     )
     one.inc_thread_sharing()
-    proxy.cut_when(is_commit, after=SENT)
+    cut = proxy.cut_when(is_commit, after=SENT)
 
     def work() -> None:
         insert(connections[one.alias], 1)  # type: ignore[arg-type]
         connections[one.alias].close()
 
     slow = in_thread(work)
-    time.sleep(0.5)
-    proxy.cut_when(is_commit, after=SENT)
-    started = time.monotonic()
-    insert(one, 2)
-    assert time.monotonic() - started < 1
-    slow.join()
+    try:
+        assert cut.happened.wait(5)
+        proxy.cut_when(is_commit, after=SENT)
+        started = time.monotonic()
+        insert(one, 2)
+        took = time.monotonic() - started
+    finally:
+        slow.join()
+    assert took < 1
     assert looked_up == ["committed"] * 2
 
 
