@@ -38,7 +38,7 @@ def check_kept_connections(alias: Alias) -> Iterator[Mistake]:
 
 @alias_check("dbresilience.W018")
 def check_atomic_requests(alias: Alias) -> Iterator[Mistake]:
-    """ATOMIC_REQUESTS: each request holds a connection as long as its view runs, also while it waits for others."""
+    """ATOMIC_REQUESTS: a request holds its connection from its first query until its view ends, whatever it awaits."""
     if alias.given.get("ATOMIC_REQUESTS") and alias.configuration.lease == "transaction":
         yield Mistake(
             f"{alias.where}: ATOMIC_REQUESTS makes each view one transaction, which holds a connection while the view "

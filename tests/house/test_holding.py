@@ -70,7 +70,7 @@ def test_a_stream_that_reads_from_a_cursor_holds_to_its_end(site: Client, view: 
 
 
 def test_atomic_requests_hold_for_the_whole_view(site: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where the view asks nothing more; `non_atomic_requests` excepts one."""
+    """From its first query on; `non_atomic_requests` excepts one."""
     assert site.get("/ordinary").content == b"0"
     monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
     assert site.get("/ordinary").content == b"1"
