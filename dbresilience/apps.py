@@ -38,7 +38,7 @@ class DbresilienceConfig(AppConfig):
                 check_hosts(alias, given)
         checks.register_all()
         logs.connect_receivers()
-        scraping.install()  # before the history, since what is begun last is ended first
+        scraping.install()
         history.install()
         looking_again.install()
         reporting.install()

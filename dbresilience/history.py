@@ -6,7 +6,6 @@ file from its first use on, in the folder that operators' orders use; see `histo
 
 from __future__ import annotations
 
-import atexit
 import os
 import re
 import sys
@@ -151,7 +150,6 @@ class _Process:
     def __init__(self) -> None:
         self.started_at = time()
         self.histories: dict[str, PoolHistory] = {}
-        atexit.register(_end)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self.forget_in_child)
 
@@ -175,6 +173,7 @@ def install() -> None:
         signal.connect(_receiver(name), weak=False, dispatch_uid=uid)
     measures.subscribe("history", lambda drained: _history_of(drained.alias).add_durations(drained))
     reporting.each_second("history", write)
+    reporting.after_last_turn("history", _end)
 
 
 def _receiver(name: str) -> Any:

@@ -5,7 +5,6 @@ With `PROMETHEUS_MULTIPROC_DIR` each process writes into files of that folder, a
 
 from __future__ import annotations
 
-import atexit
 import os
 import threading
 from bisect import bisect_left
@@ -20,6 +19,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.values import MutexValue, ValueClass
 
+from . import reporting
 from .instruments import BUCKETS, COUNTER, HISTOGRAM, INSTRUMENTS, MOMENT, Instrument
 from .recording import Labels, record_with, recorder_named
 
@@ -137,5 +137,5 @@ def install() -> None:
             raise ImproperlyConfigured(f"{FOLDER} is {folder!r}, which cannot be used as a folder: {error}") from error
         if not folder or not os.access(folder, os.W_OK):
             raise ImproperlyConfigured(f"{FOLDER} is {folder!r}: give a folder that can be written to, or unset it.")
-        atexit.register(_mark_self_dead)  # before `reporting`, whose last turn then comes first
+        reporting.after_last_turn("metrics", _mark_self_dead)
     record_with("prometheus", PrometheusRecorder())

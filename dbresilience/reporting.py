@@ -31,6 +31,7 @@ class _Process:
 
     def __init__(self) -> None:
         self.turns: dict[str, Turn] = {}
+        self.endings: dict[str, Turn] = {}
         self.failing: set[str] = set()
         self.ended = False
         self.begin_anew()
@@ -60,6 +61,11 @@ def each_second(name: str, turn: Turn) -> None:
 def no_longer(name: str) -> None:
     """Call that one no more; harmless if there is none of that name."""
     _process().turns.pop(name, None)
+
+
+def after_last_turn(name: str, ending: Turn) -> None:
+    """Let `ending` be called when the process exits, after the last turn; a second one of the same name replaces it."""
+    _process().endings[name] = ending
 
 
 def report() -> None:
@@ -107,6 +113,11 @@ def _end() -> None:
     if process.turn_lock.acquire(timeout=_ENDING_SECONDS):
         process.turn_lock.release()
         report()
+    for name, ending in process.endings.items():
+        try:
+            ending()
+        except Exception:
+            reporting_log.exception("%s could not be ended", name)
 
 
 def _begin_with_pool(sender: str, **details: Any) -> None:

@@ -245,6 +245,19 @@ def test_another_process_can_be_read_after_its_end(
     assert gone.minute.count_of("query") >= 1
 
 
+@pytest.mark.slow
+def test_a_command_of_a_moment_has_ended_and_was_not_killed(
+    mine: DatabaseWrapper, database_url: str, folder: Path
+) -> None:
+    """Its first sample is its last; migrations would be in the headline as processes that ended without a word."""
+    subprocess.run(
+        [sys.executable, "manage.py", "migrate", "-v0"],
+        cwd=BASE_DIR, env=site_environment(DATABASE_URL=f"{database_url}?runtime_folder={folder}"), check=True,
+    )  # fmt: skip
+    (gone,) = look(mine.resources.orders, mine.alias).processes
+    assert (gone.about.what, gone.state) == ("manage.py migrate", "ended")
+
+
 @pytest.mark.parametrize(
     ("argv", "name"),
     [
