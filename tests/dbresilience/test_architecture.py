@@ -66,7 +66,7 @@ def test_faces_read_snapshots_and_signals() -> None:
             "errors", "instruments", "measures", "operation_names", "process", "reporting", "resources",
             "signals", "snapshot",
         },
-        "metrics": {"instruments", "recording"},
+        "metrics": {"instruments", "recording", "reporting"},
         "telemetry": {"instruments", "recording"},
         "scraping": {"__version__", "metrics", "telemetry"},
         "contrib/toolbar": {"signals", "slow_queries", "watching", "contrib.toolbar_stats"},
