@@ -22,6 +22,7 @@ from .process import is_under_test, keep
 from .resources import DatabaseResources, obtain
 from .session import SessionSetup, isolation_level, set_all, wanted_settings
 from .slow_queries import SlowQueryLog
+from .timestamps import adapters_in
 from .transaction_ids import LookUps
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ class ConnectingMixin(_Base):
         params = super().get_connection_params()
         for key in OUR_KEYS & params.keys():
             del params[key]
+        params["context"] = adapters_in(self.timezone, params["context"])
         params["connect_timeout"] = round(configuration.connect_timeout_seconds)
         params["log_addresses"] = configuration.log_addresses
         params["deadline_seconds"] = configuration.deadline_seconds

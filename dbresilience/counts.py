@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
-from importlib import import_module
-from types import ModuleType
 from typing import Any
-
-from django.db.models.sql.constants import CURSOR, ROW_COUNT
 
 
 class DeferredCount:
@@ -55,25 +50,3 @@ _OTHERS = ["neg", "pos", "abs", "invert", "float", "round", "trunc", "floor", "c
 
 for _name in [*_COMPARISONS, *_OTHERS, *_ARITHMETIC, *_BITS, *(f"r{each}" for each in _ARITHMETIC + _BITS)]:
     setattr(DeferredCount, f"__{_name}__", _of_int(f"__{_name}__"))
-
-
-@cache
-def compilers_counting_later(module: str) -> ModuleType:
-    """Return Django's compilers with another for updates, which asks for no count at once while statements wait."""
-    given = import_module(module)
-    compilers = ModuleType(given.__name__, given.__doc__)
-    compilers.__dict__.update(given.__dict__)
-
-    class SQLUpdateCompiler(given.SQLUpdateCompiler):  # type: ignore[name-defined,misc]  # known when it runs
-        def execute_sql(self, result_type: Any) -> Any:
-            batch = getattr(self.connection.connection, "batch", None)
-            if result_type != ROW_COUNT or batch is None or self.query.get_related_updates():
-                return super().execute_sql(result_type)
-            cursor = super(given.SQLUpdateCompiler, self).execute_sql(CURSOR)
-            if cursor is None:
-                return 0
-            with cursor:
-                return DeferredCount(cursor.cursor, self.connection) if cursor.cursor.waits else cursor.rowcount
-
-    compilers.SQLUpdateCompiler = SQLUpdateCompiler  # type: ignore[attr-defined]  # a module of our making
-    return compilers

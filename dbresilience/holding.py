@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 from django.db.backends.postgresql.base import TIMESTAMPTZ_OID
-from django.db.backends.postgresql.psycopg_any import register_tzloader
 from django.db.backends.signals import connection_created
 from django.db.backends.utils import debug_transaction
 from psycopg.pq import Format, TransactionStatus
@@ -17,6 +16,7 @@ from .errors import PinnedConnectionLost
 from .lease import Lease
 from .measures import CLOSE, LOST, REQUEST, RETRY
 from .resources import DatabaseResources
+from .timestamps import register_loader
 
 if TYPE_CHECKING:
     from .batches import Batch
@@ -244,4 +244,4 @@ class HoldingMixin(ConnectingMixin):
             if self.timezone == getattr(loader, "timezone", None):
                 connection.timezone = self.timezone
             else:
-                register_tzloader(self.timezone, cursor)
+                register_loader(self.timezone, cursor.adapters)

@@ -23,7 +23,7 @@ from django.utils.functional import cached_property
 from . import checks, deadlines, logs, unavailable
 from .batches import Batch
 from .beginning import BeginningMixin
-from .counts import compilers_counting_later
+from .compilers import our_compilers
 from .errors import note_alias
 from .identity import database_of
 from .measures import BATCH, CLOSE, PINNED
@@ -58,7 +58,7 @@ class ResilienceMixin(BeginningMixin):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # Where Django keeps the module once it is imported.
-        self.ops._cache = compilers_counting_later(self.ops.compiler_module)  # type: ignore[attr-defined]  # not in the stubs
+        self.ops._cache = our_compilers(self.ops.compiler_module)  # type: ignore[attr-defined]  # not in the stubs
 
     @cached_property
     def wrap_database_errors(self) -> DatabaseErrorWrapper:
