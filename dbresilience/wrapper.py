@@ -58,7 +58,7 @@ class ResilienceMixin(BeginningMixin):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # Where Django keeps the module once it is imported.
-        self.ops._cache = our_compilers(self.ops.compiler_module)  # type: ignore[attr-defined]  # not in the stubs
+        self.ops._cache = our_compilers(self.ops.compiler_module, type(self.ops))  # type: ignore[attr-defined,arg-type]
 
     @cached_property
     def wrap_database_errors(self) -> DatabaseErrorWrapper:
