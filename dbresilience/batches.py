@@ -6,7 +6,7 @@ reach into its neighbour. After an error the server skips what follows (PostgreS
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Set
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -96,6 +96,10 @@ class Batch:
         self._changes_rows = self._changes_rows or changes_rows
         self._bytes += len(statement.text)
 
+    def since(self, known: Set[int]) -> list[Waiting]:
+        """Return what waits, without that whose `id` is known."""
+        return [statement for statement in self.waiting if id(statement) not in known]
+
     def end_function(self) -> None:
         """End the function that is called, if only its statement is wanted.
 
@@ -123,7 +127,7 @@ class Batch:
     def forget(self, statements: Iterable[Waiting]) -> None:
         """Forget some of what waits; what does not wait any more is no mistake."""
         forgotten = {id(statement) for statement in statements}
-        self.waiting = [statement for statement in self.waiting if id(statement) not in forgotten]
+        self.waiting = self.since(forgotten)
         self._bytes = sum(len(statement.text) for statement in self.waiting)
         self._end_if_closed()
 
@@ -170,7 +174,7 @@ class Batch:
         for statement in waiting:
             statement.cursor.note_sending()
         try:
-            yield from _exchange(pgconn, texts, answers, durations)
+            yield from _exchange(pgconn, texts, range(begins, begins + len(waiting)), answers, durations)
         except psycopg.Error as error:
             # With all answers, or the one that says why there are no more, it is known what has happened.
             if len(answers) < len(texts) and all(answer.status != _FAILED for answer in answers):
@@ -192,7 +196,7 @@ class Batch:
             connection.close()
         if begins and answers[0].status not in _ANSWERED:
             raise self._failed(psycopg.errors.error_from_result(answers[0], encoding=encoding), commit=commit)
-        for statement, result, seconds in zip(waiting, answers[begins:], durations[begins:], strict=False):
+        for statement, result, seconds in zip(waiting, answers[begins:], durations, strict=False):
             failure = None
             try:
                 statement.cursor.receive(result)
@@ -256,22 +260,25 @@ class Batch:
 
 
 def _exchange(
-    pgconn: Any, texts: list[bytes], answers: list[PGresult], durations: list[float]
+    pgconn: Any, texts: list[bytes], timed: range, answers: list[PGresult], durations: list[float]
 ) -> Generator[Any, Any, None]:
     pgconn.enter_pipeline_mode()
     try:
-        for text in texts:
+        for number, text in enumerate(texts):
             pgconn.send_query_params(text, None)
-            # So that each is answered as soon as it is done: it shows how long each took.
-            pgconn.send_flush_request()
+            # So that it is answered as soon as it is done: it shows how long it took. More would wake this thread for
+            # nothing; the last is answered with the synchronisation.
+            if number in timed and number + 1 < len(texts):
+                pgconn.send_flush_request()
         pgconn.pipeline_sync()
         yield from send(pgconn)
         began = perf_counter()
-        for _ in texts:
+        for number in range(len(texts)):
             answers.extend((yield from fetch_many(pgconn)))
-            ended = perf_counter()
-            durations.append(ended - began)
-            began = ended
+            if number in timed:
+                ended = perf_counter()
+                durations.append(ended - began)
+                began = ended
         yield from fetch(pgconn)
     finally:
         if pgconn.status == _OK and pgconn.transaction_status != _ACTIVE:

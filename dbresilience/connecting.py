@@ -50,7 +50,7 @@ class ConnectingMixin(_Base):
         given = self.settings_dict
         key = (
             given["NAME"], given["HOST"], given["PORT"], given["USER"], given["PASSWORD"],
-            self.timezone_name, settings.DEBUG, given.get("CONN_MAX_AGE"), given["OPTIONS"],
+            self.timezone_name, settings.DEBUG, given["OPTIONS"],
         )  # fmt: skip
         found = self._resources
         if found is None or found.inherited or key != self._resources_key:
@@ -59,7 +59,8 @@ class ConnectingMixin(_Base):
                 name: dict(value) if isinstance(value, dict) else value for name, value in given["OPTIONS"].items()
             }
             key = (*key[:-1], options)
-            found = obtain(self.alias, hashable(key), self._create_resources)
+            # An age that changes later changes nothing for a pool that is there; Django's live server sets one.
+            found = obtain(self.alias, hashable((given.get("CONN_MAX_AGE"), *key)), self._create_resources)
             self._resources, self._resources_key = found, key
         return found
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from functools import partial
+from itertools import count
 from time import perf_counter
 from typing import Any
 
@@ -14,11 +15,13 @@ from django.db import DEFAULT_DB_ALIAS, Error, connections
 from django.db.models import QuerySet
 from django.db.models.sql.compiler import cursor_iter
 from django.db.models.sql.constants import CURSOR, GET_ITERATOR_CHUNK_SIZE
+from psycopg.pq.abc import PGresult
 
 from . import signals
 from .batches import IS_SUPPORTED, Batch, NotSentYet, Waiting
 from .errors import classify
 from .meanings import READ
+from .recognising import recognised
 from .rehearsing import Rehearsal
 from .repeating import LONGEST_READ_SECONDS
 from .session_state import is_plain_read
@@ -78,33 +81,22 @@ class _Trip:
 
     def make(self) -> list[Any]:
         # Before a connection is held and after it is given back, as far as that goes.
-        compiled = []
-        for number, read in enumerate(self._reads, 1):
-            with self._telling(number):
-                compiled.append(_Compiled(read) if isinstance(read, QuerySet) else read)
-        results = []
-        for number, result in enumerate(self._ask(compiled), 1):
-            with self._telling(number):
-                results.append(result.objects() if isinstance(result, _Compiled) else result)
-        return results
+        compiled = _each(self._reads, lambda read: _Compiled(read) if isinstance(read, QuerySet) else read)
+        results = self._ask(compiled)
+        return _each(results, lambda result: result.objects() if isinstance(result, _Compiled) else result)
 
     def _ask(self, reads: list[Any]) -> list[Any]:
         """Return the result of each function, and each queryset with its rows."""
         with ExitStack() as stack:
             batches = [stack.enter_context(wrapper.batching()) for wrapper in self._wrappers]
             stack.callback(self._end, batches)
-            finishing = []
-            for number, read in enumerate(reads, 1):
-                with self._telling(number):
-                    finishing.append(self._prepare(number, read))
+            numbers = count(1)
+            finishing = _each(reads, lambda read: self._prepare(next(numbers), read))
             self._began = perf_counter()
             for wrapper, batch in zip(self._wrappers, batches, strict=True):
                 self._send(wrapper, batch)
             self._is_free = False  # from here on each goes again by itself, if at all
-            results = []
-            for number, finish in enumerate(finishing, 1):
-                with self._telling(number):
-                    results.append(finish())
+            results = _each(finishing, lambda finish: finish())
             for wrapper in self._wrappers:
                 wrapper.send_waiting()  # what a function did and did not ask for
             return results
@@ -127,32 +119,39 @@ class _Trip:
             if not statement.cursor.closed:
                 statement.cursor.close()
 
-    @contextmanager
-    def _telling(self, number: int) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            _tell(error, number)
-            raise
-
     def _prepare(self, number: int, read: Any) -> Callable[[], Any]:
         """Let a read wait; returns what makes its result of the answer."""
         is_queryset = isinstance(read, _Compiled)
         wrapper: Any = connections[read.alias] if is_queryset else self._using
         batch: Batch = wrapper.connection.batch
         known = {id(statement) for statement in batch.waiting}
-        finish = read.execute() if is_queryset else _prepare_function(read, wrapper, batch)
-        added = [statement for statement in batch.waiting if id(statement) not in known]
-        if finish is None:
-            if len(added) == 1:
-                finish = partial(_call_with_answer, read, batch, added[0])
-            else:  # more than one query: it goes by itself, later
-                batch.forget(added)
-                finish, added = read, []
-        elif not is_queryset:
-            self._is_free = False  # it was called to its end, and nobody knows what it did
-        self._statements |= {id(statement): (number, statement) for statement in added}
+        finish = read.execute() if is_queryset else self._prepare_function(read, wrapper, batch, known)
+        self._statements |= {id(statement): (number, statement) for statement in batch.since(known)}
         return finish
+
+    def _prepare_function(self, read: Any, wrapper: Any, batch: Batch, known: set[int]) -> Callable[[], Any]:
+        """Call it as far as its query; returns what gives its result."""
+        read, result_of = recognised(read)
+        rehearsal, result = Rehearsal(wrapper), None
+        batch.is_collecting, batch.has_ended_function = True, False
+        try:
+            result = read()
+        except NotSentYet:
+            pass
+        finally:
+            batch.is_collecting = False
+            added, has_ended = batch.since(known), batch.has_ended_function
+            is_only_answered = has_ended and result_of is not None and len(added) == 1
+            rehearsal.end(counts=is_only_answered or not has_ended)
+        if not has_ended:
+            self._is_free = False  # it was called to its end, and nobody knows what it did
+            return lambda: result
+        if len(added) != 1:  # more than one query: it goes by itself, later
+            batch.forget(added)
+            return read  # type: ignore[no-any-return]  # it is a function
+        if result_of is not None:
+            return partial(_answer, result_of, added[0])
+        return partial(_call_with_answer, read, batch, added[0])
 
     def may_go_again(self, error: Error, attempt: int) -> bool:
         pools = [wrapper.resources.pool for wrapper in self._wrappers]
@@ -176,6 +175,18 @@ class _Trip:
                 classification=classify(error),
                 exception=cause,
             )
+
+
+def _each(things: Sequence[Any], make: Callable[[Any], Any]) -> list[Any]:
+    """Return what `make` makes of each; an error tells of which read it is."""
+    made: list[Any] = []
+    try:
+        for thing in things:
+            made.append(make(thing))  # noqa: PERF401  # the error is told how many there are
+    except Exception as error:
+        _tell(error, len(made) + 1)
+        raise
+    return made
 
 
 def _tell(error: BaseException, number: int) -> None:
@@ -219,18 +230,10 @@ class _Compiled:
         return list(self._queryset)
 
 
-def _prepare_function(read: Callable[[], Any], wrapper: Any, batch: Batch) -> Callable[[], Any] | None:
-    """Call it as far as its query; returns what gives its result if it has come further."""
-    rehearsal = Rehearsal(wrapper)
-    batch.is_collecting, batch.has_ended_function = True, False
-    try:
-        result = read()
-    except NotSentYet:
-        pass
-    finally:
-        batch.is_collecting = False
-        rehearsal.end(counts=not batch.has_ended_function)
-    return None if batch.has_ended_function else lambda: result
+def _answer(result_of: Callable[[PGresult], Any], statement: Waiting) -> Any:
+    result = statement.cursor.pgresult
+    assert result is not None
+    return result_of(result)
 
 
 def _call_with_answer(read: Callable[[], Any], batch: Batch, statement: Waiting) -> Any:

@@ -85,6 +85,11 @@ def alias_check(
     return decorate
 
 
-def site_check(identity: str) -> Callable[[Callable[[], Iterable[Mistake]]], Check]:
-    """Make a check of a rule for the site as a whole."""
-    return lambda rule: Check(identity, rule, rule)
+def site_check(identity: str, *, deploy: bool = False) -> Callable[[Callable[[], Iterable[Mistake]]], Check]:
+    """Make a check of a rule for the site as a whole.
+
+    Args:
+        identity: as in ``SILENCED_SYSTEM_CHECKS``.
+        deploy: whether it runs with ``check --deploy`` only.
+    """
+    return lambda rule: Check(identity, rule, rule, deploy=deploy)

@@ -117,9 +117,9 @@ def check_parameters_in_logs(alias: Alias) -> Iterator[Mistake]:
         )
 
 
-@site_check("dbresilience.W025")
+@site_check("dbresilience.W025", deploy=True)
 def check_app() -> Iterator[Mistake]:
-    """the engine without the app, which has all but the connections themselves."""
+    """the engine without the app, which has all but the connections themselves; with `check --deploy`."""
     if not apps.is_installed("dbresilience"):
         yield Mistake(
             "The engine is in use, and INSTALLED_APPS has no 'dbresilience': its commands, dashboard and metrics are "

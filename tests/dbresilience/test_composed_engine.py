@@ -31,9 +31,13 @@ def composed(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("engine", ["dbresilience", "composed_engine"])
-@pytest.mark.parametrize(("installed", "said"), [([], True), (["dbresilience"], False)])
-def test_the_engine_without_its_app(composed: dict[str, str], engine: str, installed: list[str], said: bool) -> None:
-    """Whoever changed ENGINE only is told by the next `manage.py check` what is missing."""
+@pytest.mark.parametrize(
+    ("installed", "deploy", "said"), [([], True, True), ([], False, False), (["dbresilience"], True, False)]
+)
+def test_the_engine_without_its_app(
+    composed: dict[str, str], engine: str, installed: list[str], deploy: bool, said: bool
+) -> None:
+    """Whoever changed ENGINE only, which is enough, is told by `manage.py check --deploy` what is missing."""
     program = f"""
 from django.conf import settings
 settings.configure(
@@ -43,7 +47,7 @@ settings.configure(
 )
 import django; django.setup()
 from django.core.management import call_command
-call_command("check")
+call_command("check", deploy={deploy})
 """
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=BASE_DIR, env=composed, capture_output=True, text=True, timeout=60
