@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .connection import ResilientConnection
     from .lease import Lease
     from .messages import TextCursorMixin
-    from .slow_queries import Frame
+    from .slow_queries import Frame, SlowQueryLog
 
 _IDLE = int(TransactionStatus.IDLE)
 _ACTIVE = int(TransactionStatus.ACTIVE)
@@ -64,7 +64,7 @@ class Batch:
     """The statements of one connection that wait.
 
     Args:
-        connection: where they will go.
+        connection: where they will go; None until their transaction takes one.
         wrapper: Django's, whose transaction it is.
 
     Attributes:
@@ -77,7 +77,7 @@ class Batch:
         is_open: whether more may come; one that is closed ends with what waits.
     """
 
-    def __init__(self, connection: ResilientConnection, wrapper: Any) -> None:
+    def __init__(self, connection: ResilientConnection | None, wrapper: Any) -> None:
         self.connection = connection
         self.wrapper = wrapper
         self.waiting: list[Waiting] = []
@@ -138,13 +138,14 @@ class Batch:
 
     def _end_if_closed(self) -> None:
         # It may be somebody else's connection by now.
-        if not self.is_open and not self.waiting and self.connection.batch is self:
+        if not self.is_open and not self.waiting and self.connection is not None and self.connection.batch is self:
             self.connection.batch = None
 
     def move_to(self, connection: ResilientConnection) -> None:
         """Go on with another connection; only while nothing waits."""
-        self.connection.batch, self.connection = None, connection
-        connection.batch = self
+        if self.connection is not None:
+            self.connection.batch = None
+        self.connection, connection.batch = connection, self
 
     def run(self, *, commit: bool = False) -> Generator[Any, Any, None]:
         """Send what waits, and give each cursor its result.
@@ -246,14 +247,18 @@ class Batch:
         wait_seconds = 0.0
         if lease is not None:
             wait_seconds = lease.note_statement(statement.query, seconds, perf_counter(), failure, statement.site)
-        log = self.connection.slow_query_log
+        log = self._log
         if log is not None and seconds >= log.threshold_seconds:
             self._slow.append((statement, seconds, wait_seconds))
+
+    @property
+    def _log(self) -> SlowQueryLog | None:
+        return None if self.connection is None else self.connection.slow_query_log
 
     def report_slow(self) -> None:
         """Log what took long; not before the connection is free again, since who hears of it may query."""
         slow, self._slow = self._slow, []
-        log = self.connection.slow_query_log
+        log = self._log
         for statement, seconds, wait_seconds in slow:
             if log is not None:
                 log.report(statement.cursor, statement.query, statement.params, seconds, wait_seconds, statement.site)

@@ -13,6 +13,7 @@ from typing import Any
 
 from psycopg.pq import TransactionStatus
 
+from .batches import Batch
 from .measures import TRANSACTION
 from .opening import OpeningMixin
 
@@ -47,8 +48,8 @@ class BeginningMixin(OpeningMixin):
             return
         if is_atomic and self._begin_later():
             return
-        if self._batch is not None:
-            self._batch.end_function()  # what begins a transaction is more than a statement
+        if self.batch is not None:
+            self.batch.end_function()  # what begins a transaction is more than a statement
         self._busy += 1  # a cursor that the garbage collector closes must not end the lease just now
         try:
             super().set_autocommit(autocommit, is_atomic)
@@ -114,6 +115,16 @@ class BeginningMixin(OpeningMixin):
             self.validate_thread_sharing()
         else:
             super().close()
+
+    @contextmanager
+    def batching_from_its_beginning(self) -> Iterator[Batch]:
+        """Let the statements of a transaction that has taken no connection yet wait; it takes one with the first."""
+        batch = self._batch_to_come = self._batch_to_come or Batch(None, self)
+        try:
+            yield batch
+        finally:
+            self._batch_to_come = None
+            batch.close()
 
     @contextmanager
     def temporary_connection(self) -> Iterator[Any]:

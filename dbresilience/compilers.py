@@ -129,14 +129,14 @@ class UpdateMixin(ColumnsMixin, _UpdateCompiler):
 
     def execute_sql(self, result_type: Any) -> Any:  # type: ignore[override]  # the stubs tell kinds of results apart
         """Execute as Django does."""
-        batch = getattr(self.connection.connection, "batch", None)
-        if result_type != ROW_COUNT or batch is None or self.query.get_related_updates():
+        connection: Any = self.connection
+        if result_type != ROW_COUNT or connection.batch is None or self.query.get_related_updates():
             return super().execute_sql(result_type)
         cursor = SQLCompiler.execute_sql(self, CURSOR)
         if cursor is None:
             return 0
         with cursor:
-            return DeferredCount(cursor.cursor, self.connection) if cursor.cursor.waits else cursor.rowcount
+            return DeferredCount(cursor.cursor, connection) if cursor.cursor.waits else cursor.rowcount
 
 
 @cache

@@ -183,11 +183,12 @@ class LeasedCursorMixin(_Cursor):
     def _send_waiting(self, *, unless_joined_by: Any = None) -> None:
         """Send what waits before a statement that does not wait itself; its time is not that statement's."""
         self.waits = False
-        batch = getattr(self._conn, "batch", None)
+        connection: Any = self._conn
+        batch = getattr(connection, "batch", None)
         if batch is None or not batch.waiting:
             return
         if batch.is_full or not (batch.is_open and may_wait(unless_joined_by)):
-            batch.connection.send_waiting()
+            connection.send_waiting()
 
     def _begin(self, query: Any, now: float) -> Traits | None:
         lease = self._lease

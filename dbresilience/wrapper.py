@@ -126,12 +126,12 @@ class ResilienceMixin(BeginningMixin):
     # Without time of their own, a savepoint that ran out of it would spoil the transaction around it.
 
     def _savepoint(self, sid: str) -> None:
-        if self._batch is not None:
-            self._batch.end_function()  # what begins a transaction is more than a statement
+        if self.batch is not None:
+            self.batch.end_function()  # what begins a transaction is more than a statement
         super()._savepoint(sid)  # type: ignore[misc]  # not in the stubs
 
     def _savepoint_rollback(self, sid: str) -> None:
-        batch = self._batch
+        batch = self.batch
         if batch is not None:
             batch.drop(back_to=self.ops.savepoint_create_sql(sid))
         with self._time_to_clean_up():
@@ -148,12 +148,12 @@ class ResilienceMixin(BeginningMixin):
         if rollback:
             self.send_waiting()
         super().set_rollback(rollback)
-        if not rollback and self._batch is not None:
-            self._batch.failure = None
+        if not rollback and self.batch is not None:
+            self.batch.failure = None
 
     def _savepoint_commit(self, sid: str) -> None:
         # Django releases a savepoint also after it has rolled back to it.
-        was_broken, is_empty = self.needs_rollback, self._batch is None or not self._batch.waiting
+        was_broken, is_empty = self.needs_rollback, self.batch is None or not self.batch.waiting
         with self._time_to_clean_up():
             try:
                 super()._savepoint_commit(sid)  # type: ignore[misc]  # not in the stubs
@@ -165,7 +165,7 @@ class ResilienceMixin(BeginningMixin):
 
     def send_waiting(self) -> None:
         """Send what waits in the batch, if anything does."""
-        if self._batch is not None:
+        if self.connection is not None and self.batch is not None:
             with self.wrap_database_errors:
                 self.connection.send_waiting()
 

@@ -47,6 +47,7 @@ def test_a_connection_that_died_before_the_first_statement_is_exchanged(
     far: DatabaseWrapper, proxy: Proxy, postgres: ThrowawayPostgres
 ) -> None:
     with pipeline(using=far.alias):
+        far.ensure_connection()
         end_session(postgres, far.connection.info.backend_pid)
         create(far, 1)
         before = proxy.round_trips
