@@ -37,8 +37,8 @@ def gather(*reads: Read, using: str = DEFAULT_DB_ALIAS) -> list[Any]:
     Args:
         reads: querysets, each evaluated to a list; or functions without arguments that make one query, such as
             ``queryset.count``, ``queryset.exists`` or ``lambda: Thread.objects.get(pk=1)``. Functions are called twice,
-            the first time no further than their query; `count` and `exists` of Django's querysets once. What else they ask
-            for, and what `prefetch_related` does, costs round trips of its own; so does a function that begins a
+            the first time no further than their query; `count` and `exists` of Django's querysets once. What else they
+            ask for, and what `prefetch_related` does, costs round trips of its own; so does a function that begins a
             transaction.
         using: the alias that functions ask.
 
