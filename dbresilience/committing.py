@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -17,7 +17,6 @@ from .transaction_ids import ask_before_commit
 from .units import current_unit, note_stored
 
 if TYPE_CHECKING:
-    from .connection import ResilientConnection
     from .lease import Lease
 
     _Connection = psycopg.Connection[Any]
@@ -50,10 +49,6 @@ class CommittingMixin(_Connection):
     writes = 0
     """Statements of this transaction that may have changed something: what it has to lose."""
 
-    @property
-    def _itself(self) -> ResilientConnection:
-        return cast("ResilientConnection", self)
-
     def commit(self) -> None:
         """Commit as psycopg does; if the answer never came, look up what became of it.
 
@@ -69,18 +64,19 @@ class CommittingMixin(_Connection):
                     lease.last_error = error
                 raise
             return
+        itself: Any = self
         sent = False
         try:
-            waits = self._itself.batch is not None and self._itself.batch.waiting
+            waits = itself.batch is not None and itself.batch.waiting
             if (
                 lease is not None
                 and lease.lacks_transaction_id
                 and not waits  # then it is asked for with what waits
                 and current_unit.get()
             ):
-                ask_before_commit(self._itself, lease)
+                ask_before_commit(itself, lease)
             # A session that had ended before COMMIT was sent has lost its transaction for certain.
-            sent = is_alive(self._itself)
+            sent = is_alive(itself)
             super().commit()
         except psycopg.Error as error:
             if lease is not None:
@@ -90,7 +86,7 @@ class CommittingMixin(_Connection):
                 if self.pgconn.transaction_status == _IDLE:
                     self._transaction_ended()  # what comes next is another, also without rollback()
                 raise
-            if not settle(self._itself, lease, error):
+            if not settle(itself, lease, error):
                 raise
         self._transaction_ended()
         note_stored()

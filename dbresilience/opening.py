@@ -64,6 +64,11 @@ class OpeningMixin(HoldingMixin):
             cursor.close()  # refused, for example in the wrong thread: it must not keep the lease
             raise
 
+    def validate_thread_sharing(self) -> None:
+        """Refuse another thread, as Django does; the wrapper's own is known without Django's lock."""
+        if self._thread_ident != get_ident():  # type: ignore[attr-defined]  # not in the stubs
+            super().validate_thread_sharing()
+
     # Django's `async_unsafe` finds out by an exception that there is no event loop, which costs more
     # than taking a connection. These ask first; where there is a loop, Django decides.
 
