@@ -24,6 +24,9 @@ from .connection import ResilientConnection
 
 SPARE_SECONDS = 1.0
 
+QUIET_TURNS = 30
+"""So often the thread that settles finds no spare before it ends: to start one takes longer than a query."""
+
 LIFETIME_JITTER = 0.05
 """How much earlier than `max_lifetime` a connection may be retired, drawn once for each, as psycopg_pool does."""
 
@@ -34,7 +37,7 @@ class Spares:
     Args:
         psycopg_pool: where connections come from and return to.
         configuration: `max_lifetime`, `check`, `reset`.
-        name: of the timer's thread.
+        name: of the thread that settles.
         open_another: has psycopg_pool open one more connection.
     """
 
@@ -53,7 +56,8 @@ class Spares:
         self._enabled = configuration.check is None and configuration.reset is None
         self._spares: list[ResilientConnection] = []
         self._waiting: list[None] = []
-        self._timer_runs = False
+        self._settles = False
+        self._closing = threading.Event()
         self._closed = False
         self._successor_asked_for = False
         self._retired_at = 0.0
@@ -102,8 +106,8 @@ class Spares:
         self._spares.append(connection)
         if self._waiting or self._closed:
             self.settle()
-        elif not self._timer_runs:
-            self._start_timer()
+        elif not self._settles:
+            self._begin_to_settle()
 
     def settle(self) -> None:
         """Hand the spares to psycopg's pool, which serves those who wait and ends the idle."""
@@ -117,21 +121,26 @@ class Spares:
     def close(self) -> None:
         """Keep no spare from now on; after psycopg's pool was closed, so that they are closed, too."""
         self._closed = True
+        self._closing.set()
         self.settle()
 
-    def _start_timer(self) -> None:
-        self._timer_runs = True
-        timer = threading.Timer(SPARE_SECONDS, self._run_timer)
-        timer.daemon = True
-        timer.name = self._name
+    def _begin_to_settle(self) -> None:
+        self._settles = True
         try:
-            timer.start()
+            threading.Thread(target=self._settle_again_and_again, name=self._name, daemon=True).start()
         except RuntimeError:  # the interpreter ends, or there can be no more threads
-            self._run_timer()
+            self._settles = False
+            self.settle()
 
-    def _run_timer(self) -> None:
-        self._timer_runs = False
-        self.settle()
+    def _settle_again_and_again(self) -> None:
+        quiet_turns = 0
+        try:
+            while quiet_turns < QUIET_TURNS and not self._closing.wait(SPARE_SECONDS):
+                quiet_turns = 0 if self._spares else quiet_turns + 1
+                self.settle()
+        finally:
+            self._settles = False  # before the last look, so that who comes after it begins anew
+            self.settle()
 
     # Age
 

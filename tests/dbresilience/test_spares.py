@@ -9,7 +9,7 @@ import pytest
 from django.db import OperationalError, connections
 from psycopg_pool import ConnectionPool
 
-from dbresilience import signals
+from dbresilience import signals, spares
 from dbresilience.connection import ResilientConnection
 from dbresilience.deadlines import _allowance_of_request
 from dbresilience.spares import SPARE_SECONDS
@@ -37,6 +37,32 @@ def test_a_spare_returns_to_psycopgs_pool(make_wrapper: MakeWrapper) -> None:
     assert generation.psycopg_pool.get_stats()["pool_available"] == 0
     wait_until(lambda: generation.psycopg_pool.get_stats()["pool_available"] == 1)
     assert wrapper.resources.snapshot().idle == 1
+
+
+def test_one_thread_settles_until_nothing_comes_any_more(
+    make_wrapper: MakeWrapper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To start one for each second takes longer than the query that does it."""
+    monkeypatch.setattr(spares, "SPARE_SECONDS", 0.2)
+    monkeypatch.setattr(spares, "QUIET_TURNS", 3)
+    wrapper = make_wrapper()
+
+    def settling() -> list[threading.Thread]:
+        return [thread for thread in threading.enumerate() if thread.name == f"dbresilience-{wrapper.alias}-settle"]
+
+    for _ in range(2):
+        pid_of(wrapper)
+        [first] = settling()
+        for _ in range(4):
+            time.sleep(0.3)
+            pid_of(wrapper)
+            assert settling() == [first]
+        wait_until(lambda: not settling())
+    pid_of(wrapper)
+    [last] = settling()
+    wrapper.resources.close("the test ends")
+    last.join(timeout=0.1)
+    assert not last.is_alive()
 
 
 def test_nobody_waits_beside_a_spare(make_wrapper: MakeWrapper) -> None:
