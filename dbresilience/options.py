@@ -119,8 +119,8 @@ OPTIONS: tuple[Option, ...] = (
            "starts. Management commands never do, nor does anything under tests.",
            ("warm_up",)),
     Option("resilience", "warm_up_with", optional(function_or_path), None, "",
-           "A function without arguments, or the dotted path to one, that asks what a first request would ask. None "
-           "reads one user.",
+           "A function without arguments, or the dotted path to one, that asks what a first request would ask; "
+           "called again for 0.1 s, nine times at most, as Python is quick at what it has done. None reads one user.",
            ("warm_up_with",)),
     Option("resilience", "scale_to_zero", parse_boolean, False, "",
            "For processes that are to be silent while nobody asks: no warm-up, no connection kept open, and idle ones "

@@ -46,45 +46,6 @@ def test_nothing_costs_nothing(far: DatabaseWrapper, proxy: Proxy) -> None:
     assert proxy.round_trips == before
 
 
-def test_its_connection_comes_with_the_first_statement(far: DatabaseWrapper, proxy: Proxy) -> None:
-    create(far, 1)
-    before = proxy.round_trips
-    with pipeline(using=far.alias):
-        assert far.resources.snapshot().in_use == 0
-        owners(far).update(points=7)
-        assert far.resources.snapshot().in_use == 1
-        assert proxy.round_trips == before
-    assert proxy.round_trips - before == 1
-    assert owners(far).get().points == 7
-    assert far.resources.snapshot().in_use == 0
-
-
-@pytest.mark.parametrize("inner", [pipeline, transaction.atomic])
-def test_what_begins_with_a_block_within_waits_as_well(far: DatabaseWrapper, proxy: Proxy, inner: Any) -> None:
-    create(far, 1)
-    before = proxy.round_trips
-    with pipeline(using=far.alias):
-        with inner(using=far.alias):
-            owners(far).update(points=7)
-        owners(far).update(points=F("points") + 1)
-    assert proxy.round_trips - before <= 2
-    assert owners(far).get().points == 8
-
-
-def test_one_that_asks_nothing_ends_as_any_other(far: DatabaseWrapper) -> None:
-    ran: list[str] = []
-    with pipeline(using=far.alias):
-        transaction.on_commit(lambda: ran.append("kept"), using=far.alias)
-    with pipeline(using=far.alias):
-        transaction.on_commit(lambda: ran.append("undone"), using=far.alias)
-        transaction.set_rollback(True, using=far.alias)
-    assert ran == ["kept"]
-    create(far, 1)
-    with transaction.atomic(using=far.alias):
-        assert far.batch is None
-        assert names(far) == ["owner 1"]
-
-
 def test_a_read_takes_along_what_waits(far: DatabaseWrapper, proxy: Proxy) -> None:
     before = proxy.round_trips
     with pipeline(using=far.alias):

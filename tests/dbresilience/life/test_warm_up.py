@@ -80,6 +80,44 @@ assert pool.snapshot().opened_total == 1
     )
 
 
+def test_what_succeeds_is_asked_again_until_it_is_quick(database_url: str) -> None:
+    """Nine times, or for a tenth of a second; what fails then fails nothing."""
+    outcome(
+        """
+def quick():
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+    asked.append(1)
+serve(warm_up_with=quick)
+assert warmed().warm_up == "done"
+time.sleep(0.3)
+assert len(asked) == 10, asked
+assert pool.snapshot().in_use == 0
+""",
+        database_url,
+    )
+    outcome(
+        """
+def breaks():
+    asked.append(1)
+    assert len(asked) < 3
+serve(warm_up_with=breaks)
+assert warmed().warm_up == "done"
+time.sleep(0.3)
+assert len(asked) == 3, asked
+""",
+        database_url,
+    )
+    outcome(
+        """
+serve(warm_up_with=slow)
+assert warmed().warm_up == "done"
+assert len(asked) == 1, "others wait for what is slow, and only once"
+""",
+        database_url,
+    )
+
+
 @pytest.mark.timed
 def test_but_no_longer_than_it_may(database_url: str) -> None:
     outcome(
