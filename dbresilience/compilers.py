@@ -1,4 +1,4 @@
-"""Django's SQL compilers: columns are put into words once, and the count of an update in a pipeline is asked for later.
+"""Django's SQL compilers: columns are put into words once, an INSERT before its connection is taken; counts come later.
 
 Django writes `"table"."column"` for each column of each query, which is a tenth of the time that a `get()` takes. Here
 its answer is kept where it can be no other: for a column of a table, and for all columns of a model.
@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from django.db.models import Field
 from django.db.models.expressions import Col
-from django.db.models.sql.compiler import SQLCompiler, SQLUpdateCompiler
+from django.db.models.sql.compiler import SQLCompiler, SQLInsertCompiler, SQLUpdateCompiler
 from django.db.models.sql.constants import CURSOR, ROW_COUNT
 
 from .counts import DeferredCount
 
 if TYPE_CHECKING:
     _Compiler = SQLCompiler
+    _InsertCompiler = SQLInsertCompiler
     _UpdateCompiler = SQLUpdateCompiler
 else:
-    _Compiler = _UpdateCompiler = object
+    _Compiler = _InsertCompiler = _UpdateCompiler = object
 
 _T = TypeVar("_T")
 
@@ -124,6 +125,20 @@ def _remember(known: dict[Any, _T], key: Any, value: _T) -> _T:
     return value
 
 
+class InsertMixin(ColumnsMixin, _InsertCompiler):
+    """Makes its statements before it opens the cursor that Django opens first, since a connection comes with that."""
+
+    def execute_sql(self, returning_fields: Any = None) -> Any:  # type: ignore[override]  # as above
+        """Execute as Django does."""
+        self.returning_fields = returning_fields
+        statements = self.as_sql()
+        self.as_sql = lambda: statements  # type: ignore[method-assign]  # once, of this one
+        try:
+            return super().execute_sql(returning_fields)
+        finally:
+            del self.as_sql
+
+
 class UpdateMixin(ColumnsMixin, _UpdateCompiler):
     """Asks for no count at once while statements wait."""
 
@@ -139,6 +154,9 @@ class UpdateMixin(ColumnsMixin, _UpdateCompiler):
             return DeferredCount(cursor.cursor, connection) if cursor.cursor.waits else cursor.rowcount
 
 
+_MIXINS: dict[type[Any], type[Any]] = {SQLInsertCompiler: InsertMixin, SQLUpdateCompiler: UpdateMixin}
+
+
 @cache
 def our_compilers(module: str, operations: type[Any]) -> ModuleType:
     """Return a module like that of this name, which Django takes its compilers from, with ours in it.
@@ -152,6 +170,6 @@ def our_compilers(module: str, operations: type[Any]) -> ModuleType:
     ours.__dict__.update(given.__dict__)
     for name, value in vars(given).items():
         if isinstance(value, type) and issubclass(value, SQLCompiler):
-            mixin = UpdateMixin if issubclass(value, SQLUpdateCompiler) else ColumnsMixin
+            mixin = next((mixin for kind, mixin in _MIXINS.items() if issubclass(value, kind)), ColumnsMixin)
             setattr(ours, name, type(name, (mixin, value), {"columns": {}, "models": {}}))
     return ours

@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 from django.db import transaction
 from django.db.models import F
+from django.db.models.sql.compiler import SQLInsertCompiler
 
 from dbresilience import pipeline
 from dbresilience.base import DatabaseWrapper
-from tests.dbresilience.batches.rows import create, names, owners
+from tests.dbresilience.batches.programs import key
+from tests.dbresilience.batches.rows import create, items, names, owners
+from tests.dbresilience.batches.tables import Owner
 from tests.support.proxy import Proxy
 
 
@@ -51,3 +54,21 @@ def test_one_that_asks_nothing_ends_as_any_other(far: DatabaseWrapper) -> None:
     with transaction.atomic(using=far.alias):
         assert far.batch is None
         assert names(far) == ["owner 1"]
+
+
+def test_none_is_held_while_an_insert_is_put_into_words(ours: DatabaseWrapper, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Django opens its cursor first."""
+    in_use: list[int] = []
+    as_sql = SQLInsertCompiler.as_sql
+
+    def noted(compiler: Any) -> Any:
+        in_use.append(ours.resources.snapshot().in_use)
+        return as_sql(compiler)
+
+    monkeypatch.setattr(SQLInsertCompiler, "as_sql", noted)
+    create(ours, 1)
+    with pipeline(using=ours.alias):
+        owners(ours).bulk_create([Owner(id=key(2), name="two"), Owner(id=key(3), name="three")])
+    item = items(ours).create(label="no key yet")
+    assert (item.pk, names(ours)) == (1, ["owner 1", "two", "three"])
+    assert in_use == [0, 0, 0]
