@@ -271,8 +271,8 @@ def _exchange(
     try:
         for number, text in enumerate(texts):
             pgconn.send_query_params(text, None)
-            # So that it is answered as soon as it is done: it shows how long it took. More would wake this thread for
-            # nothing; the last is answered with the synchronisation.
+            # So that it is answered as soon as it is done: it shows how long it took, the first with its way and BEGIN
+            # as if it went alone. More answers would wake this thread for nothing; the last comes with the sync.
             if number in timed and number + 1 < len(texts):
                 pgconn.send_flush_request()
         pgconn.pipeline_sync()

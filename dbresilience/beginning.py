@@ -119,7 +119,10 @@ class BeginningMixin(OpeningMixin):
     @contextmanager
     def batching_from_its_beginning(self) -> Iterator[Batch]:
         """Let the statements of a transaction that has taken no connection yet wait; it takes one with the first."""
-        batch = self._batch_to_come = self._batch_to_come or Batch(None, self)
+        if self._batch_to_come is not None:
+            yield self._batch_to_come  # it is that of a block around this one
+            return
+        batch = self._batch_to_come = Batch(None, self)
         try:
             yield batch
         finally:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.db.models import Field
 from django.db.models.expressions import Col
@@ -26,10 +26,8 @@ if TYPE_CHECKING:
 else:
     _Compiler = _InsertCompiler = _UpdateCompiler = object
 
-_T = TypeVar("_T")
-
-MOST_REMEMBERED = 10_000
-"""How many columns, and how many models; then all are forgotten. A program may make up tables for its customers."""
+MOST_COLUMNS = 10_000
+"""How many are remembered; then all are forgotten. A program may make up tables for its customers."""
 
 # From 6.1 on Django quotes every name. Before, it leaves one as it is that is an alias in the query at hand.
 _QUOTES_EVERY_NAME = hasattr(SQLCompiler, "quote_name")
@@ -40,9 +38,14 @@ class _Model(NamedTuple):
 
     fields: Sequence[Any]
     names: frozenset[str]
-    select: list[tuple[Any, Any, Any]]
     columns: list[Any]
+    texts: list[tuple[Any, str, type[Any]]]
+    """Each column, its text, and the type of its parameters, of which there are none."""
     are_converted: bool
+
+
+_KEPT = "_columns_of_dbresilience"
+"""Where a model's `_meta` keeps that, by compiler, so that it goes with a model which is made up for a migration."""
 
 
 class ColumnsMixin(_Compiler):
@@ -50,9 +53,6 @@ class ColumnsMixin(_Compiler):
 
     columns: dict[tuple[str, str | None], tuple[str, type[Any]]]
     """By table and column: the text, and the type of the parameters, of which there are none. Of the class."""
-
-    models: dict[Any, _Model]
-    """By `_meta`. Of the class."""
 
     _model: _Model | None = None
 
@@ -64,18 +64,26 @@ class ColumnsMixin(_Compiler):
         if not _QUOTES_EVERY_NAME:
             query = self.query
             # `extra` and not `extra_select`, which is a property that looks further.
-            if table not in query.table_map or column in query.alias_map or query.extra:
+            if (
+                table not in query.table_map
+                or column in query.alias_map
+                or column in query.external_aliases
+                or query.extra
+            ):
                 return super().compile(node)
         found = self.columns.get((table, column))
         if found is None:
             text, parameters = super().compile(node)
-            found = _remember(self.columns, (table, column), (text, type(parameters)))
+            if len(self.columns) >= MOST_COLUMNS:
+                self.columns.clear()
+            found = self.columns[table, column] = text, type(parameters)
         return found[0], found[1]()
 
     def get_select(self, with_col_aliases: bool = False) -> tuple[Any, Any, Any]:
-        """Return what Django does."""
+        """Return what Django does; for all columns of a model, and nothing else, from memory."""
         query: Any = self.query
         meta = query.get_meta()
+        self._model = None
         if (
             meta is None
             or not query.default_cols
@@ -84,29 +92,32 @@ class ColumnsMixin(_Compiler):
             or query.extra
             or query.deferred_loading[0]
             or with_col_aliases
-            or query.get_initial_alias() != meta.db_table
+            or query.get_initial_alias() != meta.db_table  # which Django asks next, too, and `as_sql` makes undone
         ):
             return super().get_select(with_col_aliases)
-        model = self.models.get(meta)
+        known = meta.__dict__.setdefault(_KEPT, {})
+        model = known.get(type(self))
         # Where a field was added since, `concrete_fields` is another object.
         if model is not None and model.fields is meta.concrete_fields and self._are_written_as_ever(model.names):
             self._model = model
-            return list(model.select), {"model": query.model, "select_fields": list(range(len(model.select)))}, {}
+            select = [(column, (text, kind()), None) for column, text, kind in model.texts]
+            return select, {"model": query.model, "select_fields": list(range(len(select)))}, {}
         found = super().get_select()
         columns: list[Any] = [column for column, _, _ in found[0]]
         if not meta.parents and all(map(_is_plain, columns)):
             names = frozenset(column.target.column for column in columns)
             if self._are_written_as_ever(names):
                 are_converted = bool(super().get_converters(columns))
-                model = _Model(meta.concrete_fields, names, list(found[0]), columns, are_converted)
-                _remember(self.models, meta, model)
+                texts = [(column, text, type(parameters)) for column, (text, parameters), _ in found[0]]
+                known[type(self)] = _Model(meta.concrete_fields, names, columns, texts, are_converted)
         return found
 
     def _are_written_as_ever(self, columns: frozenset[str]) -> bool:
+        # A query within another, which knows that one's aliases, has no table by its own name.
         return _QUOTES_EVERY_NAME or columns.isdisjoint(self.query.alias_map)
 
     def get_converters(self, expressions: Any) -> dict[int, Any]:
-        """Return what Django does."""
+        """Return what Django does; for all columns of a model that nothing converts, from memory."""
         model = self._model
         if model is not None and not model.are_converted and expressions == model.columns:
             return {}
@@ -118,15 +129,11 @@ def _is_plain(column: Any) -> bool:
     return type(column) is Col and type(column.output_field).select_format is Field.select_format
 
 
-def _remember(known: dict[Any, _T], key: Any, value: _T) -> _T:
-    if len(known) >= MOST_REMEMBERED:
-        known.clear()
-    known[key] = value
-    return value
-
-
 class InsertMixin(ColumnsMixin, _InsertCompiler):
-    """Makes its statements before it opens the cursor that Django opens first, since a connection comes with that."""
+    """Makes its statements before it opens the cursor that Django opens first, since a connection comes with that.
+
+    So what a field does while its value is prepared, such as to store a file, is done before the database is asked.
+    """
 
     def execute_sql(self, returning_fields: Any = None) -> Any:  # type: ignore[override]  # as above
         """Execute as Django does."""
@@ -171,5 +178,5 @@ def our_compilers(module: str, operations: type[Any]) -> ModuleType:
     for name, value in vars(given).items():
         if isinstance(value, type) and issubclass(value, SQLCompiler):
             mixin = next((mixin for kind, mixin in _MIXINS.items() if issubclass(value, kind)), ColumnsMixin)
-            setattr(ours, name, type(name, (mixin, value), {"columns": {}, "models": {}}))
+            setattr(ours, name, type(name, (mixin, value), {"columns": {}}))
     return ours

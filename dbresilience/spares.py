@@ -57,6 +57,7 @@ class Spares:
         self._spares: list[ResilientConnection] = []
         self._waiting: list[None] = []
         self._settles = False
+        self._settles_lock = threading.Lock()
         self._closing = threading.Event()
         self._closed = False
         self._successor_asked_for = False
@@ -125,7 +126,10 @@ class Spares:
         self.settle()
 
     def _begin_to_settle(self) -> None:
-        self._settles = True
+        with self._settles_lock:
+            if self._settles:
+                return
+            self._settles = True
         try:
             threading.Thread(target=self._settle_again_and_again, name=self._name, daemon=True).start()
         except RuntimeError:  # the interpreter ends, or there can be no more threads

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime, tzinfo
-from functools import lru_cache
 from typing import Any
 
 import psycopg
@@ -34,9 +33,8 @@ def register_loader(zone: tzinfo | None, adapters: AdaptersMap) -> None:
     adapters.register_loader("timestamptz", type("TimestampLoader", (TimestampLoader,), {"timezone": zone}))
 
 
-@lru_cache
 def adapters_in(zone: tzinfo | None, template: AdaptersMap) -> AdaptersMap:
-    """Return adapters that are those of `template`, but load times in `zone`."""
+    """Return adapters that are those of `template`, which is Django's for every alias, but load times in `zone`."""
     adapters = AdaptersMap(template)
     register_loader(zone, adapters)
     return adapters

@@ -38,9 +38,11 @@ ATTEMPTS = 3
 """How often each phase is tried."""
 BETWEEN_ATTEMPTS_SECONDS = 0.5
 REHEARSALS = 9
-"""How often it asks again what it could ask: Python runs code quickly that it has run some eight times (PEP 659)."""
+"""How often at most it asks again: Python runs code quickly that it has run some eight times (PEP 659)."""
 REHEARSING_SECONDS = 0.1
 """For how long it begins another, beside requests that are served."""
+QUICK_SECONDS = 0.5
+"""Who took longer the first time is not asked again."""
 _KNOWN_AFTER_SECONDS = 0.05
 LONGEST_SECONDS = 10.0
 """When early requests stop waiting for a warm-up that has not ended."""
@@ -122,6 +124,12 @@ def _let_go(resources: DatabaseResources) -> None:
     resources.close("its workers connect by themselves", wait_seconds=0)
 
 
+def _let_go_if_handed_on(resources: DatabaseResources) -> None:
+    """Close what it has opened since its process was forked."""
+    if _state().has_handed_on and not _state().was_asked:
+        _let_go(resources)
+
+
 def _begin_in_worker() -> None:
     _state().has_handed_on, _state().threads = False, []
     if _is_preloaded():
@@ -163,25 +171,27 @@ def _resources_to_warm(alias: str) -> DatabaseResources | None:
 def _warm_up(resources: DatabaseResources, is_wanted: Callable[[], bool]) -> None:
     pool = resources.pool
     assert pool is not None
-    began, outcome = monotonic(), "failed"
+    began, outcome, is_quick = monotonic(), "failed", False
     try:
         if not is_wanted():
             outcome = "off"
             return
         pool.admission.pass_while_warming()
         with deadline(LONGEST_SECONDS):
-            if _succeeds(resources, _ask_server, began) and _succeeds(resources, _ask_as_a_request_would, began):
-                outcome = "done"
+            if _succeeds(resources, _ask_server, began):
+                asked_at = monotonic()
+                if _succeeds(resources, _ask_as_a_request_would, began):
+                    outcome, is_quick = "done", monotonic() - asked_at <= QUICK_SECONDS
     finally:
         with suppress(Exception):
             connections[resources.alias].close()
         pool.admission.end_warm_up(outcome)
-        if _state().has_handed_on and not _state().was_asked:
-            _let_go(resources)  # what it has opened since its process was forked
+        _let_go_if_handed_on(resources)
         if outcome != "off":
             emit(signals.pool_warmed, resources.alias, outcome=outcome, seconds=monotonic() - began)
-    if outcome == "done":
+    if is_quick:
         _rehearse(resources)
+        _let_go_if_handed_on(resources)
 
 
 def _succeeds(resources: DatabaseResources, phase: Callable[[DatabaseResources], None], began: float) -> bool:
@@ -204,7 +214,7 @@ def _succeeds(resources: DatabaseResources, phase: Callable[[DatabaseResources],
 def _rehearse(resources: DatabaseResources) -> None:
     """Ask again what a request would, until the way is quick."""
     until = monotonic() + REHEARSING_SECONDS
-    with suppress(Exception):  # it has succeeded, which is what counts
+    with suppress(Exception), deadline(QUICK_SECONDS):  # it has succeeded, which is what counts
         for _ in range(REHEARSALS):
             if monotonic() >= until or _state().has_handed_on:
                 break

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -123,10 +125,14 @@ def test_what_one_query_does_to_its_columns_is_not_seen_by_others() -> None:
 
     compiled()
     one = compiled()
+    for _, (_, parameters), _ in one.select:
+        if isinstance(parameters, list):
+            parameters.append("a")
     one.select.clear()
     one.klass_info["select_fields"].clear()
 
     other = compiled()
+    assert not any(parameters for _, (_, parameters), _ in other.select)
     assert len(other.select) == len(other.klass_info["select_fields"]) == len(User._meta.concrete_fields)
 
 
@@ -234,6 +240,39 @@ def test_a_relation_may_be_named_like_a_column() -> None:
 
 
 @isolate_apps("tests")
+def test_a_column_may_be_named_like_a_relation_around_its_query() -> None:
+    class Other(Part):  # noqa: DJ008  # only its SQL matters
+        name = CharField(max_length=1)
+
+    class Noted(Part):  # noqa: DJ008  # only its SQL matters
+        name = CharField(max_length=1, db_column="heading")
+        other = ForeignKey("Other", on_delete=CASCADE)
+
+    other = FilteredRelation("other", condition=Q(other__name="a"))
+    same_name = QuerySet(Noted).filter(name=OuterRef("name"))
+    odd = QuerySet(Noted).annotate(heading=other).filter(heading__name="b").filter(Exists(same_name))
+    for _ in range(2):
+        compiled(odd)
+        compiled(QuerySet(Noted).filter(name="c"))
+
+
+@isolate_apps("tests")
+def test_what_is_remembered_goes_with_its_model() -> None:
+    class Noted(Part):  # noqa: DJ008  # only its SQL matters
+        name = CharField(max_length=1)
+
+    compiled(QuerySet(Noted))
+    compiled(QuerySet(Noted))
+    meta = weakref.ref(Noted._meta)
+    Noted._meta.apps.all_models["tests"].clear()
+    Noted._meta.apps.clear_cache()
+    del Noted
+    gc.collect()
+
+    assert meta() is None
+
+
+@isolate_apps("tests")
 def test_values_are_converted_each_time() -> None:
     class Noted(Part):  # noqa: DJ008  # only its SQL matters
         number = IntegerField()
@@ -253,7 +292,7 @@ def test_values_are_converted_each_time() -> None:
 
 
 def test_no_more_columns_are_remembered_than_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compilers, "MOST_REMEMBERED", 3)
+    monkeypatch.setattr(compilers, "MOST_COLUMNS", 3)
     ours = compilers.our_compilers.__wrapped__(connection.ops.compiler_module, type(connection.ops))
 
     sql, _ = sql_of(User.objects.all(), ours)

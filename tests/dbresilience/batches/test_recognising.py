@@ -70,6 +70,10 @@ def test_that_of_a_manager_is_that_of_its_queryset(ours: DatabaseWrapper, calls:
 
     assert gather(manager.count, manager.exists, using=ours.alias) == [owners(ours).count(), True]
     assert sorted(calls) == ["get_count", "get_count", "has_results"]
+    one = owners(ours).order_by("pk").first()
+    calls.clear()
+    assert gather(one.items.count, using=ours.alias) == [one.items.count()]
+    assert calls == ["get_count"] * 2
 
 
 class Doubled(models.QuerySet[Owner]):

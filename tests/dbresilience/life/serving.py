@@ -9,6 +9,7 @@ import os, time, threading
 from django.db import connection, connections, transaction
 from django.core.wsgi import get_wsgi_application
 import dbresilience
+from dbresilience import warmup
 pool = dbresilience.get_database_resources()
 def warmed():
     until = time.monotonic() + 12
@@ -16,6 +17,10 @@ def warmed():
         assert time.monotonic() < until
         time.sleep(0.01)
     return pool.snapshot()
+def rehearsed():
+    assert warmed().warm_up == "done"
+    for thread in threading.enumerate():
+        if thread.name.endswith("warm-up"): thread.join(10)
 def serve(**options):
     # As a worker does that has these options; `pool` is then theirs.
     global pool
