@@ -21,7 +21,7 @@ from django.db.models import (
 )
 from django.db.models.expressions import Col
 
-from dbresilience import compilers
+from dbresilience import columns, compilers
 
 
 def of_fields(queryset: QuerySet[Any], *fields: str) -> QuerySet[Any]:
@@ -108,7 +108,7 @@ def test_what_is_returned_belongs_to_the_caller() -> None:
 
 
 def test_no_more_columns_are_remembered_than_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compilers, "MOST_COLUMNS", 3)
+    monkeypatch.setattr(columns, "MOST_COLUMNS", 3)
     ours = compilers.our_compilers.__wrapped__(connection.ops.compiler_module, type(connection.ops))
 
     sql, _ = sql_of(User.objects.all(), ours)
@@ -129,5 +129,5 @@ def test_every_compiler_is_ours_and_each_remembers_for_itself() -> None:
         )
     ]
 
-    assert all(issubclass(each, compilers.ColumnsMixin) for each in ours)
+    assert all(issubclass(each, columns.ColumnsMixin) for each in ours)
     assert len({id(each.columns) for each in ours}) == len(ours)  # type: ignore[attr-defined]

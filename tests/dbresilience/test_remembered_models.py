@@ -1,4 +1,4 @@
-"""compilers.py: what it remembers of a model's columns, and what it asks Django each time."""
+"""columns.py: what it remembers of a model's columns, and what it asks Django each time."""
 
 from __future__ import annotations
 
@@ -134,34 +134,22 @@ def test_tables_that_are_joined_for_a_model_are() -> None:
 
 
 @isolate_apps("tests")
-def test_a_relation_may_be_named_like_a_column() -> None:
+@pytest.mark.parametrize("is_around_another", [False, True])
+def test_a_relation_may_be_named_like_a_column(is_around_another: bool) -> None:
+    """Of its query, and of one within it that refers to it: whatever is compiled first, it spoils nothing."""
+
     class Other(Part):  # noqa: DJ008  # only its SQL matters
         name = CharField(max_length=1)
 
     class Noted(Part):  # noqa: DJ008  # only its SQL matters
-        name = CharField(max_length=1, db_column="title")
+        # A column that no other test has written before.
+        name = CharField(max_length=1, db_column=f"title_{is_around_another}")
         other = ForeignKey("Other", on_delete=CASCADE)
 
-    odd = (
-        QuerySet(Noted).annotate(title=FilteredRelation("other", condition=Q(other__name="a"))).filter(title__name="b")
-    )
-    for _ in range(2):
-        compiled(odd)
-        compiled(QuerySet(Noted))
-
-
-@isolate_apps("tests")
-def test_a_column_may_be_named_like_a_relation_around_its_query() -> None:
-    class Other(Part):  # noqa: DJ008  # only its SQL matters
-        name = CharField(max_length=1)
-
-    class Noted(Part):  # noqa: DJ008  # only its SQL matters
-        name = CharField(max_length=1, db_column="heading")
-        other = ForeignKey("Other", on_delete=CASCADE)
-
-    other = FilteredRelation("other", condition=Q(other__name="a"))
-    same_name = QuerySet(Noted).filter(name=OuterRef("name"))
-    odd = QuerySet(Noted).annotate(heading=other).filter(heading__name="b").filter(Exists(same_name))
+    relation = {f"title_{is_around_another}": FilteredRelation("other", condition=Q(other__name="a"))}
+    odd = QuerySet(Noted).annotate(**relation).filter(**{f"title_{is_around_another}__name": "b"})
+    if is_around_another:
+        odd = odd.filter(Exists(QuerySet(Noted).filter(name=OuterRef("name"))))
     for _ in range(2):
         compiled(odd)
         compiled(QuerySet(Noted).filter(name="c"))
