@@ -88,7 +88,7 @@ class Batch:
         self.answered: tuple[Waiting, PGresult] | None = None
         self._changes_rows = False
         self._bytes = 0
-        self._slow: list[tuple[Waiting, float, float]] = []
+        self._slow: list[tuple[SlowQueryLog, Waiting, float, float]] = []
 
     def add(self, statement: Waiting, *, changes_rows: bool) -> None:
         """Let a statement wait."""
@@ -247,21 +247,16 @@ class Batch:
         wait_seconds = 0.0
         if lease is not None:
             wait_seconds = lease.note_statement(statement.query, seconds, perf_counter(), failure, statement.site)
-        log = self._log
+        connection: Any = self.connection  # which what was sent has had
+        log = connection.slow_query_log
         if log is not None and seconds >= log.threshold_seconds:
-            self._slow.append((statement, seconds, wait_seconds))
-
-    @property
-    def _log(self) -> SlowQueryLog | None:
-        return None if self.connection is None else self.connection.slow_query_log
+            self._slow.append((log, statement, seconds, wait_seconds))
 
     def report_slow(self) -> None:
         """Log what took long; not before the connection is free again, since who hears of it may query."""
         slow, self._slow = self._slow, []
-        log = self._log
-        for statement, seconds, wait_seconds in slow:
-            if log is not None:
-                log.report(statement.cursor, statement.query, statement.params, seconds, wait_seconds, statement.site)
+        for log, statement, seconds, wait_seconds in slow:
+            log.report(statement.cursor, statement.query, statement.params, seconds, wait_seconds, statement.site)
 
 
 def _exchange(
