@@ -117,17 +117,24 @@ class BeginningMixin(OpeningMixin):
             super().close()
 
     @contextmanager
-    def batching_from_its_beginning(self) -> Iterator[Batch]:
-        """Let the statements of a transaction that has taken no connection yet wait; it takes one with the first."""
-        if self._batch_to_come is not None:
+    def batching_transaction(self) -> Iterator[Batch]:
+        """Let statements of the transaction wait within the block; see `batches`.
+
+        One that has taken no connection yet takes it with the first of them.
+        """
+        if self._begins_later is None:
+            self.ensure_connection()
+            with self.connection.batching(self) as batch:
+                yield batch
+        elif self._batch_to_come is not None:
             yield self._batch_to_come  # it is that of a block around this one
-            return
-        batch = self._batch_to_come = Batch(None, self)
-        try:
-            yield batch
-        finally:
-            self._batch_to_come = None
-            batch.close()
+        else:
+            batch = self._batch_to_come = Batch(None, self)
+            try:
+                yield batch
+            finally:
+                self._batch_to_come = None
+                batch.close()
 
     @contextmanager
     def temporary_connection(self) -> Iterator[Any]:

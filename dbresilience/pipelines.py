@@ -47,11 +47,7 @@ class _Pipeline(ContextDecorator):
         batch = None
         if IS_SUPPORTED and hasattr(wrapper, "batching"):
             try:
-                if wrapper.begins_later:
-                    batch = block.enter_context(wrapper.batching_from_its_beginning())
-                else:
-                    wrapper.ensure_connection()  # which is what waits with the statements
-                    batch = block.enter_context(wrapper.connection.batching(wrapper))
+                batch = block.enter_context(wrapper.batching_transaction())
             except BaseException as error:
                 atomic.__exit__(type(error), error, error.__traceback__)
                 raise

@@ -42,6 +42,23 @@ def test_what_begins_with_a_block_within_waits_as_well(far: DatabaseWrapper, pro
     assert owners(far).get().points == 8
 
 
+def test_a_block_within_that_waits_for_nothing_leaves_the_outer_one_as_it_is(
+    far: DatabaseWrapper, proxy: Proxy
+) -> None:
+    """Django makes no savepoint for it, so it sees a transaction that has no connection yet, either."""
+    create(far, 1)
+    before = proxy.round_trips
+    with pipeline(using=far.alias):
+        transaction.set_rollback(True, using=far.alias)
+        with pipeline(using=far.alias):
+            pass
+        transaction.set_rollback(False, using=far.alias)
+        owners(far).update(points=7)
+        owners(far).update(points=F("points") + 1)
+    assert proxy.round_trips - before == 1
+    assert owners(far).get().points == 8
+
+
 def test_one_that_asks_nothing_ends_as_any_other(far: DatabaseWrapper) -> None:
     ran: list[str] = []
     with pipeline(using=far.alias):
