@@ -58,8 +58,7 @@ class Spares:
         self._waiting: list[None] = []
         self._settles = False
         self._settles_lock = threading.Lock()
-        self._closing = threading.Event()
-        self._closed = False
+        self._closed = threading.Event()
         self._successor_asked_for = False
         self._retired_at = 0.0
 
@@ -105,7 +104,7 @@ class Spares:
             self._return(connection)
             return
         self._spares.append(connection)
-        if self._waiting or self._closed:
+        if self._waiting or self._closed.is_set():
             self.settle()
         elif not self._settles:
             self._begin_to_settle()
@@ -121,8 +120,7 @@ class Spares:
 
     def close(self) -> None:
         """Keep no spare from now on; after psycopg's pool was closed, so that they are closed, too."""
-        self._closed = True
-        self._closing.set()
+        self._closed.set()
         self.settle()
 
     def _begin_to_settle(self) -> None:
@@ -139,7 +137,7 @@ class Spares:
     def _settle_again_and_again(self) -> None:
         quiet_turns = 0
         try:
-            while quiet_turns < QUIET_TURNS and not self._closing.wait(SPARE_SECONDS):
+            while quiet_turns < QUIET_TURNS and not self._closed.wait(SPARE_SECONDS):
                 quiet_turns = 0 if self._spares else quiet_turns + 1
                 self.settle()
         finally:
@@ -149,7 +147,7 @@ class Spares:
     # Age
 
     def _return(self, connection: ResilientConnection) -> None:
-        if not self._closed and self._may_retire(connection):
+        if not self._closed.is_set() and self._may_retire(connection):
             connection.end_reason = "max_lifetime"
             connection.close()  # psycopg opens another in its place
         self._psycopg_pool.putconn(connection)
