@@ -186,12 +186,11 @@ def _warm_up(resources: DatabaseResources, is_wanted: Callable[[], bool]) -> Non
         with suppress(Exception):
             connections[resources.alias].close()
         pool.admission.end_warm_up(outcome)
-        _let_go_if_handed_on(resources)
         if outcome != "off":
             emit(signals.pool_warmed, resources.alias, outcome=outcome, seconds=monotonic() - began)
     if is_quick:
         _rehearse(resources)
-        _let_go_if_handed_on(resources)
+    _let_go_if_handed_on(resources)
 
 
 def _succeeds(resources: DatabaseResources, phase: Callable[[DatabaseResources], None], began: float) -> bool:
@@ -216,7 +215,7 @@ def _rehearse(resources: DatabaseResources) -> None:
     until = monotonic() + REHEARSING_SECONDS
     with suppress(Exception), deadline(QUICK_SECONDS):  # it has succeeded, which is what counts
         for _ in range(REHEARSALS):
-            if monotonic() >= until or _state().has_handed_on:
+            if monotonic() >= until:
                 break
             _ask_as_a_request_would(resources)
     with suppress(Exception):
