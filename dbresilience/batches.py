@@ -6,7 +6,7 @@ reach into its neighbour. After an error the server skips what follows (PostgreS
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Set
+from collections.abc import Generator, Iterable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -56,6 +56,13 @@ class Waiting(NamedTuple):
     """From where it was executed, if slow ones are logged."""
 
 
+class Moment(NamedTuple):
+    """What waited at some moment: the list, and how much was in it."""
+
+    waiting: list[Waiting]
+    number: int
+
+
 class NotSentYet(BaseException):
     """Ends a function of which only the statement is wanted (see `gathering`); no error, so that nobody handles it."""
 
@@ -84,6 +91,7 @@ class Batch:
         self.failed: Waiting | None = None
         self.failure: psycopg.Error | None = None
         self.is_open = True
+        self._blocks = 1
         self.is_collecting = self.has_ended_function = False
         self.answered: tuple[Waiting, PGresult] | None = None
         self._changes_rows = False
@@ -96,8 +104,16 @@ class Batch:
         self._changes_rows = self._changes_rows or changes_rows
         self._bytes += len(statement.text)
 
-    def since(self, known: Set[int]) -> list[Waiting]:
-        """Return what waits, without that whose `id` is known."""
+    def now(self) -> Moment:
+        """Return the moment, for `since`."""
+        return Moment(self.waiting, len(self.waiting))
+
+    def since(self, moment: Moment) -> list[Waiting]:
+        """Return what waits and did not yet at that moment."""
+        waiting, number = moment
+        if waiting is self.waiting:
+            return waiting[number:]
+        known = {id(statement) for statement in waiting[:number]}  # some were sent or undone meanwhile
         return [statement for statement in self.waiting if id(statement) not in known]
 
     def end_function(self) -> None:
@@ -126,15 +142,25 @@ class Batch:
 
     def forget(self, statements: Iterable[Waiting]) -> None:
         """Forget some of what waits; what does not wait any more is no mistake."""
-        forgotten = {id(statement) for statement in statements}
-        self.waiting = self.since(forgotten)
-        self._bytes = sum(len(statement.text) for statement in self.waiting)
+        if self.waiting:
+            forgotten = {id(statement) for statement in statements}
+            self.waiting = [statement for statement in self.waiting if id(statement) not in forgotten]
+            self._bytes = sum(len(statement.text) for statement in self.waiting)
         self._end_if_closed()
 
-    def close(self) -> None:
-        """Let nothing more in."""
-        self.is_open = False
-        self._end_if_closed()
+    def enter(self) -> Batch:
+        """Let a block within that for which it was made use it, too; returns it."""
+        self._blocks += 1
+        return self
+
+    def leave(self) -> None:
+        """End a block; after the outermost one nothing more may come, and what waits is left to the transaction."""
+        self._blocks -= 1
+        if not self._blocks:
+            self.is_open = False
+            if self.wrapper.batch_to_come is self:
+                self.wrapper.batch_to_come = None  # nothing was asked in it
+            self._end_if_closed()
 
     def _end_if_closed(self) -> None:
         # It may be somebody else's connection by now.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -52,18 +51,13 @@ class BatchingMixin(_Connection):
         finally:
             batch.report_slow()
 
-    @contextmanager
-    def batching(self, wrapper: Any) -> Iterator[Batch]:
-        """Let statements wait within the block; what waits at its end is left to whoever ends the transaction."""
+    def enter_batch(self, wrapper: Any) -> Batch:
+        """Let statements wait until the batch is left; what waits then is left to whoever ends the transaction."""
         if self.batch is not None and self.batch.is_open:
-            yield self.batch
-            return
+            return self.batch.enter()
         self.send_waiting()
-        batch = self.batch = Batch(self, wrapper)  # type: ignore[arg-type]  # a mixin of that class
-        try:
-            yield batch
-        finally:
-            batch.close()
+        self.batch = Batch(self, wrapper)  # type: ignore[arg-type]  # a mixin of that class
+        return self.batch
 
     # psycopg's own blocks send without asking `_start_query`.
 

@@ -116,25 +116,18 @@ class BeginningMixin(OpeningMixin):
         else:
             super().close()
 
-    @contextmanager
-    def batching_transaction(self) -> Iterator[Batch]:
-        """Let statements of the transaction wait within the block; see `batches`.
+    def batch_transaction(self) -> Batch:
+        """Let statements of the transaction wait until what is returned is left; see `batches`.
 
         One that has taken no connection yet takes it with the first of them.
         """
         if self._begins_later is None:
             self.ensure_connection()
-            with self.connection.batching(self) as batch:
-                yield batch
-        elif self._batch_to_come is not None:
-            yield self._batch_to_come  # it is that of a block around this one
-        else:
-            batch = self._batch_to_come = Batch(None, self)
-            try:
-                yield batch
-            finally:
-                self._batch_to_come = None
-                batch.close()
+            return self.connection.enter_batch(self)  # type: ignore[no-any-return]  # it is one of ours
+        if self.batch_to_come is None:
+            self.batch_to_come = Batch(None, self)
+            return self.batch_to_come
+        return self.batch_to_come.enter()  # it is that of a block around this one
 
     @contextmanager
     def temporary_connection(self) -> Iterator[Any]:

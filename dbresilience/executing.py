@@ -29,6 +29,7 @@ from .repeating import repeat
 from .session_state import Traits, may_wait, traits_of
 
 if TYPE_CHECKING:
+    from .batches import Batch
     from .lease import Lease
 
     _Cursor = psycopg.Cursor[Any]
@@ -76,12 +77,14 @@ class LeasedCursorMixin(_Cursor):
         Raises:
             CommitOutcomeUnknown: a write outside a transaction was sent and not answered.
         """
-        if self.waits or getattr(self._conn, "batch", None) is not None:
+        batch = getattr(self._conn, "batch", None)
+        if self.waits or batch is not None:
             self._send_waiting(unless_joined_by=query)
         started = perf_counter()
         traits, failure = self._begin(query, started), None
         try:
-            super().execute(query, params, **kwargs)
+            if batch is None or not self._joins(batch, query, params, kwargs):
+                super().execute(query, params, **kwargs)
         except psycopg.Error as error:
             failure = error
             self.note_error(error, query)
@@ -96,6 +99,10 @@ class LeasedCursorMixin(_Cursor):
         if traits is not None and not self.waits:
             self.note_stored(traits)
         return self
+
+    def _joins(self, batch: Batch, query: Any, params: Any, given: dict[str, Any]) -> bool:
+        """Whether the statement was executed by letting it wait in `batch`, or by an answer that is there already."""
+        return False
 
     def executemany(self, query: Any, params_seq: Any, **kwargs: Any) -> Any:
         """Execute as psycopg does; the whole batch is one entry of the slow-query log."""

@@ -42,7 +42,7 @@ class HoldingMixin(ConnectingMixin):
         self._busy = 0
         self._begins_later: DatabaseResources | None = None
         """What the transaction will take its connection from, while it has taken none."""
-        self._batch_to_come: Batch | None = None
+        self.batch_to_come: Batch | None = None
         """What its statements are to wait in, once that transaction has its connection."""
         self._request_ends = False
 
@@ -72,9 +72,9 @@ class HoldingMixin(ConnectingMixin):
             self.autocommit = False
             raise
         self.autocommit, self._begins_later = False, None
-        if self._batch_to_come is not None:
-            self._batch_to_come.move_to(self.connection)
-            self._batch_to_come = None
+        if self.batch_to_come is not None:
+            self.batch_to_come.move_to(self.connection)
+            self.batch_to_come = None
         if self.queries_logged:
             with debug_transaction(self, "BEGIN"):
                 pass  # it goes with the first statement
@@ -160,7 +160,7 @@ class HoldingMixin(ConnectingMixin):
     @property
     def batch(self) -> Batch | None:
         """What its statements wait in, if they do."""
-        return self._batch_to_come if self.connection is None else getattr(self.connection, "batch", None)
+        return self.batch_to_come if self.connection is None else getattr(self.connection, "batch", None)
 
     def _give_back(self, why: str = LOST) -> None:
         lease, self._lease = self._lease, None
@@ -175,7 +175,7 @@ class HoldingMixin(ConnectingMixin):
         """In a forked child: the parent's connection is not ours."""
         self._lease = None
         self.connection = None
-        self._resources = self._begins_later = self._batch_to_come = None
+        self._resources = self._begins_later = self.batch_to_come = None
         if self.in_atomic_block:
             # The transaction goes on in the parent; here its block can only fail.
             self.closed_in_transaction = self.needs_rollback = True

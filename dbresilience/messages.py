@@ -46,20 +46,11 @@ class TextCursorMixin(LeasedCursorMixin):
 
     def _execute_gen(self, query: Any, params: Any = None, **kwargs: Any) -> Generator[Any, Any, None]:
         # psycopg's own step for this kind of cursor, without what it does for prepared statements.
-        connection: Any = self._conn
-        if (
-            connection._pipeline is not None
-            or connection._prepared.prepare_threshold is not None
-            or self.format is not Format.TEXT
-            or kwargs.get("binary")
-        ):
+        if self._is_psycopgs_alone(kwargs):
             yield from super()._execute_gen(query, params, **kwargs)
             return
+        connection: Any = self._conn
         pgconn = self._pgconn
-        batch = connection.batch
-        if batch is not None and batch.is_open and may_wait(query):
-            yield from self._wait_in(batch, query, params)
-            return
         if connection.autocommit:
             begins = asks = False
             yield from self._start_query(query)
@@ -81,6 +72,16 @@ class TextCursorMixin(LeasedCursorMixin):
         self._set_results(results)
         self._last_query = query
 
+    def _is_psycopgs_alone(self, given: dict[str, Any]) -> bool:
+        """Whether the statement is to be prepared, or its result to be binary, for which one text will not do."""
+        connection: Any = self._conn
+        return (
+            connection._pipeline is not None
+            or connection._prepared.prepare_threshold is not None
+            or self.format is not Format.TEXT
+            or bool(given.get("binary"))
+        )
+
     def _start_query_with_begin(self, query: Any) -> Generator[Any, Any, None]:
         connection: Any = self._conn
         connection.begins_with_statement = True
@@ -91,21 +92,23 @@ class TextCursorMixin(LeasedCursorMixin):
 
     # Statements that wait
 
-    def _wait_in(self, batch: Batch, query: str, params: Any) -> Generator[Any, Any, None]:
-        yield from self._start_query_with_begin(query)
+    def _joins(self, batch: Batch, query: Any, params: Any, given: dict[str, Any]) -> bool:
+        if not batch.is_open or not may_wait(query) or self._is_psycopgs_alone(given):
+            return False
+        tuple(self._start_query_with_begin(query))  # a generator that sends nothing, since BEGIN goes with the batch
         self._last_query = query
+        self._query = sent = self._convert_query(query, params)
         if batch.answered is not None and (batch.answered[0].query, batch.answered[0].params) == (query, params):
             result, batch.answered = batch.answered[1], None
             self.is_measured = True
-            self._query = self._convert_query(query, params)
             self._check_results([result])
             self._set_results([result])
-            return
-        self._query = sent = self._convert_query(query, params)
+            return True
         traits = traits_of(query, self.connection)
         statement = Waiting(self, query, params, sent.query, None if self._log is None else frame_of_application())
         batch.add(statement, changes_rows=traits is not None and traits.changes_rows)
         self.waits = True
+        return True
 
     def receive(self, result: PGresult) -> None:
         """Take the result of a statement that waited.

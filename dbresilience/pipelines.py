@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ContextDecorator, ExitStack
+from contextlib import ContextDecorator
 from types import TracebackType
 from typing import Any
 
@@ -35,40 +35,41 @@ def pipeline(using: str = DEFAULT_DB_ALIAS, *, durable: bool = False) -> Context
 class _Pipeline(ContextDecorator):
     def __init__(self, using: str, durable: bool) -> None:
         self._using, self._durable = using, durable
-        self._entered: list[tuple[Atomic, ExitStack, Batch | None]] = []
+        self._entered: list[tuple[Atomic, Batch | None]] = []
 
     def _recreate_cm(self) -> _Pipeline:
         return _Pipeline(self._using, self._durable)  # a decorated function may run in many threads at once
 
     def __enter__(self) -> None:
-        atomic, block = Atomic(self._using, True, self._durable), ExitStack()
+        atomic, batch = Atomic(self._using, True, self._durable), None
         atomic.__enter__()
         wrapper: Any = connections[self._using]
-        batch = None
-        if IS_SUPPORTED and hasattr(wrapper, "batching"):
+        if IS_SUPPORTED and hasattr(wrapper, "batch_transaction"):
             try:
-                batch = block.enter_context(wrapper.batching_transaction())
+                batch = wrapper.batch_transaction()
             except BaseException as error:
                 atomic.__exit__(type(error), error, error.__traceback__)
                 raise
-        self._entered.append((atomic, block, batch))
+        self._entered.append((atomic, batch))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        atomic, block, batch = self._entered.pop()
+        atomic, batch = self._entered.pop()
+        if batch is None:
+            atomic.__exit__(kind, error, trace)
+            return
         try:
             try:
-                with block:
-                    if batch is not None:
-                        _finish(connections[self._using], batch, error)
+                _finish(connections[self._using], batch, error)
             except BaseException as failure:
+                batch.leave()
                 atomic.__exit__(type(failure), failure, failure.__traceback__)
                 raise
+            batch.leave()
             atomic.__exit__(kind, error, trace)
         finally:
-            if batch is not None:
-                batch.report_slow()
+            batch.report_slow()
 
 
 def _finish(wrapper: Any, batch: Batch, error: BaseException | None) -> None:

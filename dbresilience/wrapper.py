@@ -111,17 +111,22 @@ class ResilienceMixin(BeginningMixin):
             self._pins -= 1
             self.release_if_unneeded(PINNED)
 
-    @contextmanager
-    def batching(self) -> Iterator[Batch]:
-        """Hold a connection for a block, and let statements wait in it; see `batches`."""
+    def begin_batch(self) -> Batch:
+        """Hold a connection, and let statements wait in what is returned until `end_batch`; see `batches`."""
         self._busy += 1
         try:
             self._connect_if_needed()
-            with self.connection.batching(self) as batch:
-                yield batch
-        finally:
+            return self.connection.enter_batch(self)  # type: ignore[no-any-return]  # it is one of ours
+        except BaseException:
             self._busy -= 1
             self.release_if_unneeded(BATCH)
+            raise
+
+    def end_batch(self, batch: Batch) -> None:
+        """Let nothing more wait, and give the connection back if nothing else needs it."""
+        batch.leave()
+        self._busy -= 1
+        self.release_if_unneeded(BATCH)
 
     # Without time of their own, a savepoint that ran out of it would spoil the transaction around it.
 
