@@ -86,7 +86,10 @@ def compile_queryset(queryset: Any, alias: str) -> CompiledRead:
         # The queryset makes them as ever, of rows that are there already.
         compiler.execute_sql = lambda *args, **kwargs: iter([rows])
         asked.query.get_compiler = lambda *args, **kwargs: compiler
-        return list(asked)
+        try:
+            return list(asked)
+        finally:
+            del asked.query.get_compiler  # else query and compiler keep each other until the garbage is collected
 
     return CompiledRead(compiler, fetch, [], objects_of)
 
