@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
 from django.db.transaction import TransactionManagementError
-from psycopg.generators import fetch, fetch_many, send
+from psycopg.generators import fetch, send
 from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 
@@ -300,7 +300,8 @@ def _exchange(
         yield from send(pgconn)
         began = perf_counter()
         for number in range(len(texts)):
-            answers.extend((yield from fetch_many(pgconn)))
+            answers.append((yield from fetch(pgconn)))
+            pgconn.get_result()  # None, which ends each answer and is never waited for
             if number in timed:
                 ended = perf_counter()
                 durations.append(ended - began)

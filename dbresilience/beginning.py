@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import psycopg
 from psycopg.pq import TransactionStatus
 
 from .batches import Batch
@@ -97,6 +98,16 @@ class BeginningMixin(OpeningMixin):
     def _lacks_connection(self) -> bool:
         connection, lease = self.connection, self._lease
         return connection is None or (connection.closed and (lease is None or lease.discard))
+
+    def _commit(self) -> None:
+        if self.connection is None or self.queries_logged:
+            super()._commit()  # type: ignore[misc]  # not in the stubs
+            return
+        try:
+            self.connection.commit()
+        except psycopg.Error:
+            with self.wrap_database_errors:  # which costs as much as a lock while there is no error
+                raise
 
     def _run_hooks_in_autocommit(self) -> None:
         self.autocommit = True

@@ -20,6 +20,10 @@ else:
     _InsertCompiler = _UpdateCompiler = object
 
 
+FEW_ROWS = 5
+"""So many are inserted as VALUES: two take 0.58 ms so and 0.85 ms as arrays, five 1.08 and 1.24, ten 1.25 both ways."""
+
+
 class InsertMixin(ColumnsMixin, _InsertCompiler):
     """Makes its statements before it opens the cursor that Django opens first, since a connection comes with that.
 
@@ -35,6 +39,16 @@ class InsertMixin(ColumnsMixin, _InsertCompiler):
             return super().execute_sql(returning_fields)
         finally:
             del self.as_sql
+
+    def assemble_as_sql(self, fields: Any, value_rows: Any) -> tuple[Any, Any]:
+        """Assemble rows as Django does, a few of them as Django did before 5.2.
+
+        Since then it makes an array of each column, for UNNEST. The server plans that quickly for many rows; psycopg
+        writes arrays in Python, which takes longer than it saves for few.
+        """
+        if len(value_rows) <= FEW_ROWS:
+            return SQLInsertCompiler.assemble_as_sql(self, fields, value_rows)
+        return super().assemble_as_sql(fields, value_rows)
 
 
 class UpdateMixin(ColumnsMixin, _UpdateCompiler):

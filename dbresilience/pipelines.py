@@ -35,7 +35,7 @@ def pipeline(using: str = DEFAULT_DB_ALIAS, *, durable: bool = False) -> Context
 class _Pipeline(ContextDecorator):
     def __init__(self, using: str, durable: bool) -> None:
         self._using, self._durable = using, durable
-        self._entered: list[tuple[Atomic, Batch | None]] = []
+        self._entered: list[tuple[Atomic, Any, Batch | None]] = []
 
     def _recreate_cm(self) -> _Pipeline:
         return _Pipeline(self._using, self._durable)  # a decorated function may run in many threads at once
@@ -50,18 +50,18 @@ class _Pipeline(ContextDecorator):
             except BaseException as error:
                 atomic.__exit__(type(error), error, error.__traceback__)
                 raise
-        self._entered.append((atomic, batch))
+        self._entered.append((atomic, wrapper, batch))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        atomic, batch = self._entered.pop()
+        atomic, wrapper, batch = self._entered.pop()
         if batch is None:
             atomic.__exit__(kind, error, trace)
             return
         try:
             try:
-                _finish(connections[self._using], batch, error)
+                _finish(wrapper, batch, error)
             except BaseException as failure:
                 batch.leave()
                 atomic.__exit__(type(failure), failure, failure.__traceback__)
