@@ -7,6 +7,8 @@ LOOKED_AT = "It counts the queries of CONN_HEALTH_CHECKS; here a connection is l
 AT_ONCE = "It expects a connection to stay in hand after a query; here it is given back."
 SWALLOWED = "It swallows an error within a transaction and goes on; here COMMIT raises, since nothing of it was stored."
 
+FEW_AS_VALUES = "It expects two rows to be inserted as arrays; here that begins with six, since fewer are quicker as VALUES."
+
 KNOWN: dict[str, str] = {
     "Tests.test_connect_pool": "It expects Django's pool object and its sizes.",
     "Tests.test_pooling_health_checks": LOOKED_AT,
@@ -17,6 +19,8 @@ KNOWN: dict[str, str] = {
     "ConnectionCreatedSignalTest.test_signal": "It expects connection_created for each lease, not each connection.",
     "ThreadTests.test_default_connection_thread_local": AT_ONCE,
     "AssertNumQueriesUponConnectionTests.test_ignores_connection_configuration_queries": AT_ONCE,
+    "BulkCreateUnnestTests.test_unnest_eligible": FEW_AS_VALUES,
+    "BulkCreateUnnestTests.test_unnest_eligible_foreign_keys": FEW_AS_VALUES,
     "ValidateConstraintTests.test_validate": SWALLOWED,
     "SchemaTests.test_alter_array_field_decrease_base_field_length": SWALLOWED,
     "SchemaTests.test_alter_array_field_decrease_nested_base_field_length": SWALLOWED,
