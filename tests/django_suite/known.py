@@ -7,7 +7,7 @@ LOOKED_AT = "It counts the queries of CONN_HEALTH_CHECKS; here a connection is l
 AT_ONCE = "It expects a connection to stay in hand after a query; here it is given back."
 SWALLOWED = "It swallows an error within a transaction and goes on; here COMMIT raises, since nothing of it was stored."
 
-FEW_AS_VALUES = "It expects two rows to be inserted as arrays; here that begins with six, since fewer are quicker as VALUES."
+FEW_AS_VALUES = "It expects two rows to be inserted as arrays; here five are not, since VALUES is quicker."
 
 KNOWN: dict[str, str] = {
     "Tests.test_connect_pool": "It expects Django's pool object and its sizes.",
