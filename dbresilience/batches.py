@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
 from django.db.transaction import TransactionManagementError
-from psycopg.generators import fetch, send
 from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 
 from .committing import check_commit
 from .errors import ROLLED_BACK, is_session_lost, mark
+from .exchange import exchange
 from .process import keep
 from .session_state import traits_of
 from .transaction_ids import ID, read_id, refusal_of_id
@@ -201,7 +201,7 @@ class Batch:
         for statement in waiting:
             statement.cursor.note_sending()
         try:
-            yield from _exchange(pgconn, texts, range(begins, begins + len(waiting)), answers, durations)
+            yield from exchange(pgconn, texts, range(begins, begins + len(waiting)), answers, durations)
         except psycopg.Error as error:
             # With all answers, or the one that says why there are no more, it is known what has happened.
             if len(answers) < len(texts) and all(answer.status != _FAILED for answer in answers):
@@ -283,33 +283,6 @@ class Batch:
         slow, self._slow = self._slow, []
         for log, statement, seconds, wait_seconds in slow:
             log.report(statement.cursor, statement.query, statement.params, seconds, wait_seconds, statement.site)
-
-
-def _exchange(
-    pgconn: Any, texts: list[bytes], timed: range, answers: list[PGresult], durations: list[float]
-) -> Generator[Any, Any, None]:
-    pgconn.enter_pipeline_mode()
-    try:
-        for number, text in enumerate(texts):
-            pgconn.send_query_params(text, None)
-            # So that it is answered as soon as it is done: it shows how long it took, the first with its way and BEGIN
-            # as if it went alone. More answers would wake this thread for nothing; the last comes with the sync.
-            if number in timed and number + 1 < len(texts):
-                pgconn.send_flush_request()
-        pgconn.pipeline_sync()
-        yield from send(pgconn)
-        began = perf_counter()
-        for number in range(len(texts)):
-            answers.append((yield from fetch(pgconn)))
-            pgconn.get_result()  # None, which ends each answer and is never waited for
-            if number in timed:
-                ended = perf_counter()
-                durations.append(ended - began)
-                began = ended
-        yield from fetch(pgconn)
-    finally:
-        if pgconn.status == _OK and pgconn.transaction_status != _ACTIVE:
-            pgconn.exit_pipeline_mode()
 
 
 def _shortened(query: str) -> str:

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import psycopg
 from psycopg.pq import TransactionStatus
 
 from .batches import Batch
@@ -99,16 +98,6 @@ class BeginningMixin(OpeningMixin):
         connection, lease = self.connection, self._lease
         return connection is None or (connection.closed and (lease is None or lease.discard))
 
-    def _commit(self) -> None:
-        if self.connection is None or self.queries_logged:
-            super()._commit()  # type: ignore[misc]  # not in the stubs
-            return
-        try:
-            self.connection.commit()
-        except psycopg.Error:
-            with self.wrap_database_errors:  # which costs as much as a lock while there is no error
-                raise
-
     def _run_hooks_in_autocommit(self) -> None:
         self.autocommit = True
         if self.run_commit_hooks_on_set_autocommit_on:
@@ -134,7 +123,8 @@ class BeginningMixin(OpeningMixin):
         """
         if self._begins_later is None:
             self.ensure_connection()
-            return self.connection.enter_batch(self)  # type: ignore[no-any-return]  # it is one of ours
+            with self.wrap_database_errors:
+                return self.connection.enter_batch(self)  # type: ignore[no-any-return]  # it is one of ours
         if self.batch_to_come is None:
             self.batch_to_come = Batch(None, self)
             return self.batch_to_come

@@ -12,6 +12,13 @@ from django.db.models.manager import BaseManager
 from django.db.models.sql import Query
 from django.db.models.sql.constants import CURSOR
 
+# As they are now: who replaces one of them, such as to estimate, is asked.
+_DJANGOS = {
+    "count": (QuerySet.count, Query.get_count),
+    "exists": (QuerySet.exists, Query.has_results),
+}
+_QUERIES_METHODS = {"count": "get_count", "exists": "has_results"}
+
 # All methods that a manager has from its queryset are of this one code.
 _OF_MANAGERS: Any = Manager.count.__code__
 
@@ -50,7 +57,9 @@ class CompiledRead:
     def execute(self) -> None:
         """Execute its statement, or let it wait."""
         if self._compiler is not None:
-            self._cursor = self._compiler.execute_sql(CURSOR)
+            self._cursor = cursor = self._compiler.execute_sql(CURSOR)
+            if cursor is not None and not cursor.waits:
+                self.take()  # else the cursor would keep the connection
 
     def take(self) -> None:
         """Take what was answered, unless that is done."""
@@ -95,15 +104,16 @@ def compile_queryset(queryset: Any, alias: str) -> CompiledRead:
 
 
 def compile_function(read: Callable[[], Any], alias: str) -> CompiledRead | None:
-    """Return `count` and `exists` of a queryset or a manager as reads of one statement.
+    """Return Django's own `exists`, or `count` of all rows of a query, as a read of one statement.
 
     Args:
-        read: a method of Django's.
+        read: any function.
         alias: the database that is to be asked.
 
     Returns:
-        The compiled read. None if that would not be what Django does: the queryset has its result, it is for another
-        database, or its query is of another kind. Then the function itself has to be called.
+        The compiled read. None where the function itself has to be called: it is not Django's own, its queryset has
+        its result or is for another database, or rows are counted that are distinct, sliced, grouped, computed or
+        united.
     """
     queryset = _queryset_of(read)
     if queryset is None or queryset.db != alias:
@@ -119,13 +129,14 @@ def is_count(read: Callable[[], Any]) -> bool:
 def _queryset_of(read: Callable[[], Any]) -> Any:
     """Return whose `count` or `exists` a function is, if it is Django's own and has to ask for its result."""
     owner, function, name = (getattr(read, attribute, None) for attribute in ("__self__", "__func__", "__name__"))
-    if name not in _COMPILERS:
+    if name not in _DJANGOS:
         return None
     if isinstance(owner, BaseManager) and getattr(function, "__code__", None) is _OF_MANAGERS:
         owner = owner.get_queryset()
         function = getattr(getattr(owner, name), "__func__", None)
-    is_plain = isinstance(owner, QuerySet) and type(owner.query) is Query and owner._result_cache is None
-    return owner if is_plain and function is getattr(QuerySet, name) else None
+    if not isinstance(owner, QuerySet) or type(owner.query) is not Query or owner._result_cache is not None:
+        return None
+    return owner if (function, getattr(Query, _QUERIES_METHODS[name])) == _DJANGOS[name] else None
 
 
 def _compile_exists(query: Any, alias: str) -> CompiledRead:
@@ -136,7 +147,6 @@ def _compile_exists(query: Any, alias: str) -> CompiledRead:
 def _compile_count(query: Any, alias: str) -> CompiledRead | None:
     if (
         query.annotations
-        or query.group_by is not None
         or query.distinct
         or query.combinator
         or query.is_sliced
@@ -153,7 +163,7 @@ def _compile_count(query: Any, alias: str) -> CompiledRead | None:
     counting.clear_ordering(force=True)
     counting.select_for_update = counting.select_related = False
     compiler = counting.get_compiler(using=alias, elide_empty=True)
-    return CompiledRead(compiler, lambda cursor: int(cursor.pgresult.get_value(0, 0) or 0), 0)
+    return CompiledRead(compiler, lambda cursor: cursor.fetchone()[0], 0)
 
 
 _COMPILERS: dict[str, Callable[[Query, str], CompiledRead | None]] = {

@@ -22,6 +22,8 @@ from .session_state import is_plain_read
 from .signals import emit
 from .units import retries_are_off
 
+_RAISED_BY = "It was raised by read number"
+
 Read = QuerySet[Any, Any] | Callable[[], Any]
 
 
@@ -31,7 +33,7 @@ def gather(*reads: Read, using: str = DEFAULT_DB_ALIAS) -> list[Any]:
     Args:
         reads: querysets, each evaluated to a list; or functions without arguments that make one query, such as
             ``queryset.count``, ``queryset.exists`` or ``lambda: Thread.objects.get(pk=1)``. Functions are called twice,
-            the first time no further than their query; `count` and `exists` of Django's querysets once. What else they
+            the first time no further than their query; Django's own `count` and `exists` at most once. What else they
             ask for, and what `prefetch_related` does, costs round trips of its own; so does a function that begins a
             transaction.
         using: the alias that functions ask.
@@ -91,7 +93,7 @@ class _Trip:
         return compile_queryset(read, alias) if isinstance(read, QuerySet) else compile_function(read, alias) or read
 
     def _ask(self, reads: list[CompiledRead | Read]) -> list[Any]:
-        """Ask all; returns compiled reads and querysets as they are, and the results of functions."""
+        """Ask all; returns compiled reads as they are, and the results of functions."""
         batches: dict[str, Batch] = {}
         try:
             for alias, wrapper in self._wrappers.items():
@@ -119,35 +121,48 @@ class _Trip:
         try:
             wrapper.send_waiting()
         except Error as error:
-            for number, statement in self._statements:
-                if statement is batch.failed:
-                    _tell(error, number)
+            self._tell_whose(error, batch)
             raise
+
+    def _tell_whose(self, error: Error, batch: Batch) -> None:
+        """Name the read whose statement has failed; it has asked for that result, so nobody else has to be told."""
+        for number, statement in self._statements:
+            if statement is batch.failed:
+                batch.failure = None
+                _tell(error, number)
 
     def _prepare(self, batches: dict[str, Batch], number: int, read: Any) -> Any:
         """Let a read wait; returns what makes its result of the answer, if that is not the read itself."""
         batch = batches[self._aliases[number - 1]]
         before = batch.now()
-        if isinstance(read, CompiledRead):
+        try:
+            if not isinstance(read, CompiledRead):
+                return self._prepare_function(read, self._wrappers[self._aliases[number - 1]], batch)
             read.execute()
-            finish: Any = read
-        else:
-            finish = self._prepare_function(read, self._wrappers[self._aliases[number - 1]], batch)
-        self._statements += [(number, statement) for statement in batch.since(before)]
-        return finish
+        except Error as error:
+            self._tell_whose(error, batch)  # so much waited that it was sent
+            raise
+        finally:
+            self._statements += [(number, statement) for statement in batch.since(before)]
+        return read
 
     def _prepare_function(self, read: Any, wrapper: Any, batch: Batch) -> Callable[[], Any]:
         """Call it as far as its query; returns what gives its result."""
-        before, rehearsal, result = batch.now(), Rehearsal(wrapper), None
+        before, is_number, rehearsal, result = batch.now(), is_count(read), Rehearsal(wrapper), None
         batch.is_collecting, batch.has_ended_function = True, False
         try:
             result = read()
         except NotSentYet:
             pass
+        except Exception:
+            batch.is_collecting = False
+            if batch.since(before):
+                wrapper.send_waiting()  # what it had done before, which alone would have been executed
+            raise
         finally:
             batch.is_collecting = False
             added, has_ended = batch.since(before), batch.has_ended_function
-            is_answered = has_ended and len(added) == 1 and is_count(read)
+            is_answered = has_ended and len(added) == 1 and is_number
             rehearsal.end(counts=is_answered or not has_ended)
         if not has_ended:
             self._is_free = False  # it was called to its end, and nobody knows what it did
@@ -194,7 +209,9 @@ def _each(things: Iterable[Any], make: Callable[[int, Any], Any]) -> list[Any]:
 
 
 def _tell(error: BaseException, number: int) -> None:
-    error.add_note(f"It was raised by read number {number} of gather().")
+    """Add a note of the read, unless it is known already that it was another."""
+    if not any(note.startswith(_RAISED_BY) for note in getattr(error, "__notes__", [])):
+        error.add_note(f"{_RAISED_BY} {number} of gather().")
 
 
 def _finish(number: int, asked: Any) -> Any:

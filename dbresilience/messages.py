@@ -95,6 +95,11 @@ class TextCursorMixin(LeasedCursorMixin):
     def _joins(self, batch: Batch, query: Any, params: Any, given: dict[str, Any]) -> bool:
         if not batch.is_open or not may_wait(query) or self._is_psycopgs_alone(given):
             return False
+        with self._conn.lock:  # as psycopg, for whoever shares a connection between threads
+            self._join(batch, query, params)
+        return True
+
+    def _join(self, batch: Batch, query: str, params: Any) -> None:
         tuple(self._start_query_with_begin(query))  # a generator that sends nothing, since BEGIN goes with the batch
         self._last_query = query
         self._query = sent = self._convert_query(query, params)
@@ -103,12 +108,11 @@ class TextCursorMixin(LeasedCursorMixin):
             self.is_measured = True
             self._check_results([result])
             self._set_results([result])
-            return True
+            return
         traits = traits_of(query, self.connection)
         statement = Waiting(self, query, params, sent.query, None if self._log is None else frame_of_application())
         batch.add(statement, changes_rows=traits is not None and traits.changes_rows)
         self.waits = True
-        return True
 
     def receive(self, result: PGresult) -> None:
         """Take the result of a statement that waited.

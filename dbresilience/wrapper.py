@@ -116,7 +116,8 @@ class ResilienceMixin(BeginningMixin):
         self._busy += 1
         try:
             self._connect_if_needed()
-            return self.connection.enter_batch(self)  # type: ignore[no-any-return]  # it is one of ours
+            with self.wrap_database_errors:
+                return self.connection.enter_batch(self)  # type: ignore[no-any-return]  # it is one of ours
         except BaseException:
             self._busy -= 1
             self.release_if_unneeded(BATCH)

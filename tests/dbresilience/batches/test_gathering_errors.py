@@ -1,0 +1,90 @@
+"""gathering.py: whose error it is, who hears of it, and what is left of the others."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from django.db import DatabaseError, IntegrityError, ProgrammingError, transaction
+
+from dbresilience import DatabaseUnavailable, batches, gather, pipeline
+from dbresilience.base import DatabaseWrapper
+from dbresilience.pool import Pool
+from tests.dbresilience.batches.reads import fill
+from tests.dbresilience.batches.rows import create, names, owners
+from tests.dbresilience.conftest import run
+from tests.support.proxy import Proxy
+
+
+def change_and_fail(wrapper: DatabaseWrapper, points: int) -> Any:
+    def read() -> None:
+        owners(wrapper).update(points=points)
+        raise KeyError
+
+    return read
+
+
+def test_what_a_function_did_before_it_failed_is_done(ours: DatabaseWrapper) -> None:
+    create(ours, 1)
+    with pytest.raises(KeyError):
+        gather(owners(ours), change_and_fail(ours, 7), using=ours.alias)
+    assert owners(ours).get().points == 7
+    with pytest.raises(IntegrityError, match="points_are_positive"), transaction.atomic(using=ours.alias):
+        gather(change_and_fail(ours, -1), using=ours.alias)
+    assert owners(ours).get().points == 7
+    assert ours.resources.snapshot().in_use == 0
+
+
+def test_an_error_that_was_handled_is_not_raised_again(ours: DatabaseWrapper) -> None:
+    wrong = owners(ours).extra(where=["nonsense"])
+    with pipeline(using=ours.alias):
+        create(ours, 1)
+        with suppress(DatabaseError):
+            gather(wrong, using=ours.alias)
+        transaction.set_rollback(True, using=ours.alias)
+    assert names(ours) == []
+
+
+def test_the_read_is_named_also_if_so_many_wait_that_they_are_sent(
+    ours: DatabaseWrapper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "MOST_WAITING", 4)
+    wrong = owners(ours).extra(where=["nonsense"])
+    with pytest.raises(ProgrammingError) as caught:
+        gather(owners(ours), wrong, *[owners(ours)] * 5, using=ours.alias)
+    assert caught.value.__notes__ == ["It was raised by read number 2 of gather()."]
+
+
+def test_more_reads_than_may_wait_are_answered(ours: DatabaseWrapper, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(ours.alias)
+    monkeypatch.setattr(batches, "MOST_WAITING", 3)
+    functions = [lambda number=number: owners(ours).filter(points=number).first() for number in range(8)]
+    assert gather(*functions, using=ours.alias) == [function() for function in functions]
+    counts = [owners(ours).filter(points=number).count for number in range(8)]
+    assert gather(*counts, using=ours.alias) == [count() for count in counts]
+    assert ours.resources.snapshot().in_use == 0
+
+
+def test_they_are_sent_as_many_at_a_time_as_may_wait(
+    far: DatabaseWrapper, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(far.alias)
+    monkeypatch.setattr(batches, "MOST_WAITING", 3)
+    before = proxy.round_trips
+    gather(*[lambda: owners(far).filter(points=1).first()] * 8, using=far.alias)
+    assert proxy.round_trips - before == 3
+
+
+def test_after_one_that_got_no_connection_the_next_gives_its_own_back(
+    ours: DatabaseWrapper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: Any) -> None:
+        raise DatabaseUnavailable("There is none.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pool, "acquire", refuse)
+        with pytest.raises(DatabaseUnavailable):
+            gather(owners(ours), using=ours.alias)
+    run(ours, "SELECT 1")
+    assert ours.resources.snapshot().in_use == 0
