@@ -11,9 +11,11 @@ from collections.abc import Callable, Generator
 from time import perf_counter
 from typing import Any
 
-_ASKING = frozenset({"execute", "_execute", "_exchange"})
+from .exchange import exchange
+
+_ASKING = frozenset({"execute", "_execute", exchange.__name__})
 """Generators that send one message, or one batch of them, and wait for its answer: psycopg's, with and without its
-speedups, and that of `batches`."""
+speedups, and ours."""
 
 # Plain numbers of psycopg.waiting.Ready: enumerations are slow.
 _MAY_READ, _MAY_WRITE = 1, 2
