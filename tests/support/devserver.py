@@ -41,7 +41,9 @@ class Devserver:
 
     def database(self, action: str) -> str:
         command = [sys.executable, "-m", "config.database", action]
-        return subprocess.run(command, cwd=BASE_DIR, env=self._environment, capture_output=True, text=True).stdout
+        done = subprocess.run(command, cwd=BASE_DIR, env=self._environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def status(self, path: str) -> int:
         try:
