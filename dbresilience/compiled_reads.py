@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.core.exceptions import EmptyResultSet
 from django.db.models import Count, Manager, QuerySet
 from django.db.models.manager import BaseManager
 from django.db.models.sql import Query
 from django.db.models.sql.constants import CURSOR
-
-# As they are now: who replaces one of them, such as to estimate, is asked.
-_DJANGOS = {
-    "count": (QuerySet.count, Query.get_count),
-    "exists": (QuerySet.exists, Query.has_results),
-}
-_QUERIES_METHODS = {"count": "get_count", "exists": "has_results"}
 
 # All methods that a manager has from its queryset are of this one code.
 _OF_MANAGERS: Any = Manager.count.__code__
@@ -118,7 +111,7 @@ def compile_function(read: Callable[[], Any], alias: str) -> CompiledRead | None
     queryset = _queryset_of(read)
     if queryset is None or queryset.db != alias:
         return None
-    return _COMPILERS[read.__name__](queryset.query, alias)
+    return _OWN[read.__name__].compile(queryset.query, alias)
 
 
 def is_count(read: Callable[[], Any]) -> bool:
@@ -129,14 +122,15 @@ def is_count(read: Callable[[], Any]) -> bool:
 def _queryset_of(read: Callable[[], Any]) -> Any:
     """Return whose `count` or `exists` a function is, if it is Django's own and has to ask for its result."""
     owner, function, name = (getattr(read, attribute, None) for attribute in ("__self__", "__func__", "__name__"))
-    if name not in _DJANGOS:
+    own = _OWN.get(name) if isinstance(name, str) else None
+    if own is None:
         return None
     if isinstance(owner, BaseManager) and getattr(function, "__code__", None) is _OF_MANAGERS:
         owner = owner.get_queryset()
-        function = getattr(getattr(owner, name), "__func__", None)
+        function = getattr(getattr(owner, own.name), "__func__", None)
     if not isinstance(owner, QuerySet) or type(owner.query) is not Query or owner._result_cache is not None:
         return None
-    return owner if (function, getattr(Query, _QUERIES_METHODS[name])) == _DJANGOS[name] else None
+    return owner if function is own.method and getattr(Query, own.asking.__name__) is own.asking else None
 
 
 def _compile_exists(query: Any, alias: str) -> CompiledRead:
@@ -166,7 +160,20 @@ def _compile_count(query: Any, alias: str) -> CompiledRead | None:
     return CompiledRead(compiler, lambda cursor: cursor.fetchone()[0], 0)
 
 
-_COMPILERS: dict[str, Callable[[Query, str], CompiledRead | None]] = {
-    "count": _compile_count,
-    "exists": _compile_exists,
+class _Own(NamedTuple):
+    """A method of Django's as it is now. Who replaces it, such as to estimate, is asked."""
+
+    name: str
+    method: Callable[..., Any]
+    asking: Callable[..., Any]
+    """That of its query, which it calls."""
+    compile: Callable[[Any, str], CompiledRead | None]
+
+
+_OWN = {
+    own.name: own
+    for own in (
+        _Own("count", QuerySet.count, Query.get_count, _compile_count),
+        _Own("exists", QuerySet.exists, Query.has_results, _compile_exists),
+    )
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import psycopg
@@ -73,17 +74,18 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
 
     def noted(name: str, method: Any) -> Callable[..., Any]:
+        @wraps(method)
         def note(*args: Any, **given: Any) -> Any:
             seen.append(name)
             return method(*args, **given)
 
         return note
 
-    for name in ("get_count", "has_results"):
-        method = noted(name, getattr(Query, name))
+    for own in list(compiled_reads._OWN.values()):
+        name = own.asking.__name__
+        method = noted(name, own.asking)
         monkeypatch.setattr(Query, name, method)
-        own = "count" if name == "get_count" else "exists"
-        monkeypatch.setitem(compiled_reads._DJANGOS, own, (compiled_reads._DJANGOS[own][0], method))
+        monkeypatch.setitem(compiled_reads._OWN, own.name, own._replace(asking=method))
     return seen
 
 
