@@ -55,7 +55,7 @@ class BatchingMixin(_Connection):
         """Let statements wait until the batch is left; what waits then is left to whoever ends the transaction."""
         if self.batch is not None and self.batch.is_open:
             return self.batch.enter()
-        self.send_waiting()
+        wrapper.send_waiting()  # what an earlier one has left
         self.batch = Batch(self, wrapper)  # type: ignore[arg-type]  # a mixin of that class
         return self.batch
 

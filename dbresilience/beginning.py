@@ -23,11 +23,6 @@ _IDLE = int(TransactionStatus.IDLE)
 class BeginningMixin(OpeningMixin):
     """Begins transactions late, and ends them without asking for a connection."""
 
-    @property
-    def begins_later(self) -> bool:
-        """Whether it is in a transaction that has taken no connection yet."""
-        return self._begins_later is not None
-
     def get_autocommit(self) -> bool:
         """Return the autocommit state, without taking a connection for the question."""
         if self._begins_later is not None:
@@ -123,8 +118,7 @@ class BeginningMixin(OpeningMixin):
         """
         if self._begins_later is None:
             self.ensure_connection()
-            with self.wrap_database_errors:
-                return self.connection.enter_batch(self)  # type: ignore[no-any-return]  # it is one of ours
+            return self.connection.enter_batch(self)  # type: ignore[no-any-return]  # it is one of ours
         if self.batch_to_come is None:
             self.batch_to_come = Batch(None, self)
             return self.batch_to_come

@@ -124,12 +124,6 @@ def _let_go(resources: DatabaseResources) -> None:
     resources.close("its workers connect by themselves", wait_seconds=0)
 
 
-def _let_go_if_handed_on(resources: DatabaseResources) -> None:
-    """Close what it has opened since its process was forked."""
-    if _state().has_handed_on and not _state().was_asked:
-        _let_go(resources)
-
-
 def _begin_in_worker() -> None:
     _state().has_handed_on, _state().threads = False, []
     if _is_preloaded():
@@ -190,7 +184,8 @@ def _warm_up(resources: DatabaseResources, is_wanted: Callable[[], bool]) -> Non
             emit(signals.pool_warmed, resources.alias, outcome=outcome, seconds=monotonic() - began)
     if is_quick:
         _rehearse(resources)
-    _let_go_if_handed_on(resources)
+    if _state().has_handed_on and not _state().was_asked:
+        _let_go(resources)  # what it has opened since its process was forked
 
 
 def _succeeds(resources: DatabaseResources, phase: Callable[[DatabaseResources], None], began: float) -> bool:

@@ -116,8 +116,7 @@ class ResilienceMixin(BeginningMixin):
         self._busy += 1
         try:
             self._connect_if_needed()
-            with self.wrap_database_errors:
-                return self.connection.enter_batch(self)  # type: ignore[no-any-return]  # it is one of ours
+            return self.connection.enter_batch(self)  # type: ignore[no-any-return]  # it is one of ours
         except BaseException:
             self._busy -= 1
             self.release_if_unneeded(BATCH)
