@@ -80,12 +80,7 @@ class _Trip:
     def make(self) -> list[Any]:
         # Before a connection is held and after it is given back, as far as that goes.
         reads = _each(self._reads, self._compile)
-        try:
-            return _each(self._ask(reads), _result_of)
-        finally:
-            for _, statement in self._statements:
-                if not statement.cursor.closed:
-                    statement.cursor.close()
+        return _each(self._ask(reads), _result_of)
 
     def _compile(self, number: int, read: Read) -> CompiledRead | Read:
         """Put a read into words; a function that has to be called is left as it is."""
