@@ -23,6 +23,11 @@ _IDLE = int(TransactionStatus.IDLE)
 class BeginningMixin(OpeningMixin):
     """Begins transactions late, and ends them without asking for a connection."""
 
+    @property
+    def begins_later(self) -> bool:
+        """Whether it is in a transaction that has taken no connection yet; asked by `resources` and `retry`."""
+        return self._begins_later is not None
+
     def get_autocommit(self) -> bool:
         """Return the autocommit state, without taking a connection for the question."""
         if self._begins_later is not None:
