@@ -194,14 +194,19 @@ class Batch:
             texts.insert(0, connection._get_tx_start_command())
         if asks:
             texts.append(_ID)
+        # Each is answered when it is done, which shows how long it took, the first with its way and BEGIN as if it went
+        # alone; the last with the id, which has to be here before COMMIT begins.
+        timed = range(begins, begins + len(waiting))
+        flushed = {*timed[:-1]}
         if commit:
+            flushed.add(len(texts) - 1)
             texts.append(_COMMIT)
         answers: list[PGresult] = []
         durations: list[float] = []
         for statement in waiting:
             statement.cursor.note_sending()
         try:
-            yield from exchange(pgconn, texts, range(begins, begins + len(waiting)), answers, durations)
+            yield from exchange(pgconn, texts, timed=timed, flushed=flushed, answers=answers, durations=durations)
         except psycopg.Error as error:
             # With all answers, or the one that says why there are no more, it is known what has happened.
             if len(answers) < len(texts) and all(answer.status != _FAILED for answer in answers):
@@ -211,7 +216,7 @@ class Batch:
             if lease is not None:
                 lease.discard = True
         finally:
-            behind = answers[begins + len(waiting) :]
+            behind = answers[timed.stop :]
             # Also after a loss: who has the id can ask what became of it.
             if asks and behind and behind[0].status in _ANSWERED:
                 lease.transaction_id = read_id(connection, behind[0])

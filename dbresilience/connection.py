@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 from functools import partial
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any, Self
@@ -66,9 +65,6 @@ class ResilientConnection(CommittingMixin, DeadlineMixin, BatchingMixin, psycopg
     """Why it is closed, for whoever counts and logs."""
 
     observer: ConnectionObserver | None = None
-    poll: select.poll | None = None
-    """Watches the socket; kept, because making one costs as much as asking it (see `liveness`)."""
-
     slow_query_log: SlowQueryLog | None = None
 
     answer_seconds: float | None = None

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Container, Generator
 from time import perf_counter
 from typing import Any
 
+import psycopg
 from psycopg.generators import fetch, send
 from psycopg.pq import ConnStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
+from psycopg.waiting import Wait
 
+_READABLE = Wait.R
 _ACTIVE = int(TransactionStatus.ACTIVE)
 _OK = int(ConnStatus.OK)
 
 
 def exchange(
-    pgconn: Any, texts: list[bytes], timed: range, answers: list[PGresult], durations: list[float]
+    pgconn: Any,
+    texts: list[bytes],
+    *,
+    timed: range,
+    flushed: Container[int],
+    answers: list[PGresult],
+    durations: list[float],
 ) -> Generator[Any, Any, None]:
     """Send statements together, and take their answers.
 
@@ -23,6 +32,8 @@ def exchange(
         pgconn: the connection, on which nothing is under way.
         texts: the statements.
         timed: the numbers of those of which somebody wants to know how long they took.
+        flushed: the numbers of those whose answers, and all before, come as soon as they are done; the others wait for
+            one of these, or for the end. More answers would wake this thread for nothing.
         answers: where the answers go, as far as they come.
         durations: where the seconds of the timed ones go.
 
@@ -33,21 +44,29 @@ def exchange(
     try:
         for number, text in enumerate(texts):
             pgconn.send_query_params(text, None)
-            # So that it is answered as soon as it is done: it shows how long it took, the first with its way and BEGIN
-            # as if it went alone. More answers would wake this thread for nothing; the last comes with the sync.
-            if number in timed and number + 1 < len(texts):
+            if number in flushed:
                 pgconn.send_flush_request()
         pgconn.pipeline_sync()
-        yield from send(pgconn)
+        if pgconn.flush():
+            yield from send(pgconn)
         began = perf_counter()
+        # psycopg's `fetch` lets go of Python's global lock three times for each answer, and each time wakes a thread
+        # that waits for it. `is_busy` does so once; the others do not.
         for number in range(len(texts)):
-            answers.append((yield from fetch(pgconn)))
+            while pgconn.is_busy():
+                while not (yield _READABLE):
+                    pass
+                pgconn.consume_input()
+            answer = pgconn.get_result()
+            if answer is None:
+                raise psycopg.OperationalError("The connection was closed while an answer was waited for.")
+            answers.append(answer)
             pgconn.get_result()  # None, which ends each answer and is never waited for
             if number in timed:
                 ended = perf_counter()
                 durations.append(ended - began)
                 began = ended
-        yield from fetch(pgconn)
+        yield from fetch(pgconn)  # the end, and notifications that came along
     finally:
         if pgconn.status == _OK and pgconn.transaction_status != _ACTIVE:
             pgconn.exit_pipeline_mode()

@@ -89,8 +89,7 @@ class Generation:
 
     def give_up(self, connection: ResilientConnection) -> None:
         """Give a closed connection back, for another in its place; any other if this generation is condemned."""
-        connection.is_out = False
-        self.psycopg_pool.putconn(connection)
+        self._spares.give_up(connection)
 
     def settle(self) -> None:
         """Put everything that is idle into psycopg's pool."""
@@ -173,6 +172,7 @@ class Generation:
                 self.connection_failed(error, connection.age_seconds)
                 raise
             connection.is_set_up = True
+            self._spares.send_on()
 
         return configure_or_close
 
@@ -198,9 +198,9 @@ class Generation:
 
     @property
     def waiting(self) -> int:
-        """Requests in psycopg's queue, without those that have given up: psycopg counts them until their turn comes."""
+        """Requests that wait, without those that have given up: psycopg counts them until their turn comes."""
         asking = self._spares.asking
-        return asking and min(asking, self.psycopg_pool.get_stats()["requests_waiting"])
+        return self._spares.standing + (asking and min(asking, self.psycopg_pool.get_stats()["requests_waiting"]))
 
     def make_room_for(self, survivors: int) -> None:
         """Stay so small that with `survivors` of older generations the sum is max_size."""

@@ -8,11 +8,9 @@ cannot be seen this way; TCP keepalives end those.
 
 from __future__ import annotations
 
-import logging
 import select
-from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg.pq import ConnStatus, TransactionStatus
@@ -26,11 +24,10 @@ if TYPE_CHECKING:
     from .lease import Lease
 
 
-logger = logging.getLogger("dbresilience.connections")
-
 # Plain numbers, since these are compared for each query and an enumeration's == is slow.
 _OK = int(ConnStatus.OK)
-_UNUSABLE = (int(TransactionStatus.UNKNOWN), int(TransactionStatus.ACTIVE))
+_ACTIVE = int(TransactionStatus.ACTIVE)
+_UNUSABLE = (int(TransactionStatus.UNKNOWN), _ACTIVE)
 
 
 LOOK_AFTER_SECONDS = 0.001
@@ -40,26 +37,20 @@ LOOK_AFTER_SECONDS = 0.001
 def is_alive(connection: ResilientConnection) -> bool:
     """Return whether an idle connection can be used; costs no round trip.
 
-    A readable socket is not proof of death: parameter reports, notifications and TLS records
-    arrive on healthy connections too. They are read until the socket is quiet.
+    Something to read is not proof of death: parameter reports, notifications and TLS records arrive on healthy
+    connections too.
     """
+    # libpq's own look, and not `poll`, which lets go of Python's global lock, and so lets another thread run.
     pgconn = connection.pgconn
     if connection.farewell is not None or pgconn.status != _OK:
         return False
     try:
-        poll = connection.poll
-        if poll is None:
-            poll = connection.poll = select.poll()
-            poll.register(pgconn.socket, select.POLLIN)
-        while poll.poll(0):
-            # EOF shows only on the second read when a FATAL message came before it.
-            pgconn.consume_input()
-            pgconn.is_busy()
-            while (notify := pgconn.notifies()) is not None:
-                if pgconn.notify_handler is not None:
-                    _hand_over(notify, pgconn.notify_handler)
+        pgconn.consume_input()
+        if pgconn.transaction_status != _ACTIVE:
+            pgconn.get_result()  # none, since nothing is under way; but what has come is read, such as FATAL
             if connection.farewell is not None:
                 return False
+        pgconn.consume_input()  # EOF shows only when what came before it was taken
     except (psycopg.Error, OSError, ValueError):
         return False
     return True
@@ -78,13 +69,6 @@ def is_demoted(connection: ResilientConnection) -> bool:
     if reported(b"in_hot_standby") == b"on":
         return True
     return wanted == "read-write" and reported(b"default_transaction_read_only") == b"on"
-
-
-def _hand_over(notify: Any, handler: Callable[[Any], None]) -> None:
-    try:
-        handler(notify)
-    except Exception:
-        logger.exception("A notify handler raised")
 
 
 # Linux tells that the peer has closed even while nobody reads; elsewhere only once both sides have.

@@ -1,9 +1,9 @@
 """Spares: connections given back a moment ago, taken again without the ceremony of psycopg's pool.
 
-That ceremony costs as much as everything else in a lease. Whoever finds no spare joins psycopg's queue,
-and nobody waits there beside a spare: who waits says so before looking again, who gives back looks for
-waiting ones after giving back, so one of the two sees the other. (A list's append, pop and truth are atomic
-and seen in order wherever Python has its global lock.)
+That ceremony costs as much as everything else in a lease. Whoever finds no spare joins psycopg's queue, and for a
+moment before that a `line`, if all connections are out. Nobody waits beside a spare: who waits says so before looking
+again, who gives back looks for waiting ones after giving back, so one of the two sees the other. (Append, pop and truth
+of a list or a deque are atomic and seen in order wherever Python has its global lock.)
 
 A connection stays out of psycopg's pool for `SPARE_SECONDS` at most, used or not. On its way back its age is
 looked at: psycopg_pool would close an old connection and then open another, one or many at a time; here
@@ -21,11 +21,15 @@ from psycopg_pool import ConnectionPool
 
 from .conf import Configuration
 from .connection import ResilientConnection
+from .line import Line
 
 SPARE_SECONDS = 1.0
 
 QUIET_TURNS = 30
 """So often the thread that settles finds no spare before it ends: to start one takes longer than a query."""
+
+LINE_SECONDS = 0.1
+"""How long anybody stands in line before joining psycopg's queue, which is served first."""
 
 LIFETIME_JITTER = 0.05
 """How much earlier than `max_lifetime` a connection may be retired, drawn once for each, as psycopg_pool does."""
@@ -56,6 +60,8 @@ class Spares:
         self._enabled = configuration.check is None and configuration.reset is None
         self._spares: list[ResilientConnection] = []
         self._waiting: list[None] = []
+        self._line = Line(self._spares, self.take_spare)
+        self._standing = self._line.standing  # looked at for each lease
         self._settles = False
         self._settles_lock = threading.Lock()
         self._closed = threading.Event()
@@ -71,6 +77,8 @@ class Spares:
             connection = self._spares.pop()
         except IndexError:
             return None
+        if self._standing:
+            self._line.tell()
         connection.is_out = True
         return connection
 
@@ -79,6 +87,11 @@ class Spares:
         """How many have found no spare and ask psycopg's pool."""
         return len(self._waiting)
 
+    @property
+    def standing(self) -> int:
+        """How many stand in line before that."""
+        return len(self._standing)
+
     def take(self, timeout: float) -> ResilientConnection:
         """Return a connection, the one given back last if there is a spare.
 
@@ -86,6 +99,12 @@ class Spares:
             psycopg_pool.PoolTimeout: none became free within `timeout` seconds.
             psycopg_pool.PoolClosed: the pool was closed.
         """
+        if self._enabled and timeout > 0:
+            began = monotonic()
+            connection = self._line.wait(min(timeout, LINE_SECONDS), self._are_all_out)
+            if connection is not None:
+                return connection
+            timeout = max(0.0, timeout - (monotonic() - began))
         self._waiting.append(None)
         try:
             connection = self.take_spare()
@@ -97,6 +116,15 @@ class Spares:
         finally:
             self._waiting.pop()
 
+    def _are_all_out(self) -> bool:
+        """Whether there is nothing to wait for but what others give back."""
+        stats = self._psycopg_pool.get_stats()
+        return stats["pool_size"] >= self._psycopg_pool.max_size and not stats["pool_available"]
+
+    def send_on(self) -> None:
+        """Let one in line ask psycopg's pool, which has a connection, or will have one."""
+        self._line.send_on()
+
     def put_back(self, connection: ResilientConnection) -> None:
         """Give a living connection back for whoever is next."""
         connection.is_out = False
@@ -106,6 +134,8 @@ class Spares:
         self._spares.append(connection)
         if self._waiting or self._closed.is_set():
             self.settle()
+        elif self._standing:
+            self._line.tell()
         elif not self._settles:
             self._begin_to_settle()
 
@@ -118,10 +148,17 @@ class Spares:
                 return
             self._return(connection)
 
+    def give_up(self, connection: ResilientConnection) -> None:
+        """Give a closed connection back, for another in its place, which psycopg opens for its own queue."""
+        connection.is_out = False
+        self._psycopg_pool.putconn(connection)
+        self.send_on()
+
     def close(self) -> None:
         """Keep no spare from now on; after psycopg's pool was closed, so that they are closed, too."""
         self._closed.set()
         self.settle()
+        self._line.end()
 
     def _begin_to_settle(self) -> None:
         with self._settles_lock:
@@ -151,6 +188,10 @@ class Spares:
             connection.end_reason = "max_lifetime"
             connection.close()  # psycopg opens another in its place
         self._psycopg_pool.putconn(connection)
+        # Not if psycopg's queue has got it: whoever is sent there for nothing draws the next connection there, too, and
+        # soon nobody is served here any more.
+        if self._standing and self._psycopg_pool.get_stats()["pool_available"]:
+            self.send_on()
 
     def _may_retire(self, connection: ResilientConnection) -> bool:
         """Whether a connection is old enough, and nobody will miss it."""
@@ -160,7 +201,7 @@ class Spares:
         if now - connection.opened_at < connection.most_seconds or now - self._retired_at < SPARE_SECONDS:
             return False
         stats = self._psycopg_pool.get_stats()
-        if stats["requests_waiting"]:
+        if stats["requests_waiting"] or self._standing:
             return False
         if stats["pool_available"] or stats["pool_size"] >= self._psycopg_pool.max_size:
             self._retired_at = now

@@ -118,7 +118,8 @@ def test_a_check_and_a_reset_may_query(make_wrapper: MakeWrapper) -> None:
     def note(connection: ResilientConnection) -> None:
         reset.append(connection.execute("SELECT 1").fetchone())
 
-    wrapper = make_wrapper(pool={"check": ConnectionPool.check_connection, "reset": note, "timeout": 2})
+    pool = {"check": ConnectionPool.check_connection, "reset": note, "timeout": 2, "max_size": 1}
+    wrapper = make_wrapper(pool=pool)
     assert len({pid_of(wrapper) for _ in range(3)}) == 1
     wait_until(lambda: reset == [(1,)] * 3)
 

@@ -45,6 +45,37 @@ def test_with_the_id_it_is_looked_up(far: DatabaseWrapper, proxy: Proxy, after: 
     assert names(far) == ["owner 1", "owner 2"]
 
 
+@pytest.mark.parametrize(("ends_with", "stored"), [("RETURN NULL", ["owner 1"]), ("RAISE 'no'", [])])
+def test_the_id_is_here_before_commit_begins(
+    far: DatabaseWrapper, proxy: Proxy, postgres: ThrowawayPostgres, ends_with: str, stored: list[str]
+) -> None:
+    """All went in one round trip; the network breaks while COMMIT still works, and what came of it is looked up."""
+    hooks: list[int] = []
+    run(
+        far,
+        "CREATE FUNCTION batches_late() RETURNS trigger LANGUAGE plpgsql AS "
+        f"$$ BEGIN PERFORM pg_sleep(0.5); {ends_with}; END $$; "
+        "CREATE CONSTRAINT TRIGGER late AFTER INSERT ON batches_owner DEFERRABLE INITIALLY DEFERRED "
+        "FOR EACH ROW EXECUTE FUNCTION batches_late()",
+    )
+
+    def break_while_it_works() -> None:
+        wait_until(lambda: postgres.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'") != [])
+        proxy.reset()
+        proxy.restore()
+
+    breaking, said = in_thread(break_while_it_works), "stored"
+    try:
+        with pipeline(using=far.alias):
+            create(far, 1)
+            far.on_commit(lambda: hooks.append(1))
+    except OperationalError as error:
+        said = classify(error).name
+    breaking.join()
+    assert (said, hooks) == (("stored", [1]) if stored else ("not_committed", []))
+    assert names(far) == stored
+
+
 def test_what_never_arrived_is_known_not_to_be_stored(far: DatabaseWrapper, proxy: Proxy) -> None:
     proxy.cut_when(is_commit, after=SEEN)
     with pytest.raises(OperationalError) as caught, pipeline(using=far.alias):
