@@ -10,7 +10,6 @@ import argparse
 import importlib.metadata
 import os
 import platform
-import random
 import subprocess
 import sys
 import time
@@ -38,8 +37,8 @@ def main() -> int:
     )
     parser.add_argument("--rounds", type=int, default=3000, help="measured requests of each kind (3000)")
     parser.add_argument("--rtt-rounds", type=int, default=100, help="measured turns at a distance (100)")
-    parser.add_argument("--turn-rounds", type=int, default=3, help="measured runs of turns (3)")
-    parser.add_argument("--turn-seconds", type=float, default=4, help="length of each (4)")
+    parser.add_argument("--turn-rounds", type=int, default=20, help="measured slices of turns (20)")
+    parser.add_argument("--turn-seconds", type=float, default=2, help="length of each (2)")
     parser.add_argument("--life-rounds", type=int, default=15, help="how often processes start, part and end (15)")
     parser.add_argument("--outage-rounds", type=int, default=3, help="how often each short outage is made (3)")
     parser.add_argument("--short-seconds", type=float, default=8, help="length of each (8)")
@@ -50,7 +49,9 @@ def main() -> int:
         print(_versions(given), flush=True)
         print(_outages(given), flush=True)
         return 0
-    server = embedded.join(var_folder() / "bench" / "postgres", database=DATABASE, options={"fsync": "off"})
+    server = embedded.join(
+        var_folder() / "bench" / "postgres", database=DATABASE, options=turns.SERVER_OPTIONS | {"fsync": "off"}
+    )
     with ExitStack() as stack:
         bouncer = stack.enter_context(pgbouncer(server, turns.POOL_SIZE))
         compared = _chosen(setups(server, turns.POOL_SIZE, bouncer), given)
@@ -109,16 +110,9 @@ def _turns(
 ) -> None:
     if OURS in compared:
         compared = compared | {turns.TOGETHER: compared[OURS]}
-    outcomes: dict[str, list[turns.Outcome]] = {name: [] for name in compared}
-    for number in range(given.turn_rounds):
-        for name in random.sample(list(compared), len(compared)):
-            if sys.stderr.isatty():
-                print(f"\r  round {number + 1}: {name:40}", end="\r", file=sys.stderr, flush=True)
-            path = "together" if name == turns.TOGETHER else "turn"
-            found = turns.run(
-                server, compared[name], model_seconds=model_seconds, seconds=given.turn_seconds, path=path
-            )
-            outcomes[name].append(found)
+    outcomes = turns.measure(
+        server, compared, model_seconds=model_seconds, rounds=given.turn_rounds, seconds=given.turn_seconds
+    )
     title = f"{turns.CLIENTS} clients, a model of {model_seconds * 1000:.0f} ms, pools of {turns.POOL_SIZE}"
     print(turns.table(title, outcomes), flush=True)
 

@@ -38,8 +38,8 @@ def measure(server: PostgresServer, seconds: float) -> str:
     workers = [subprocess.Popen([sys.executable, "-c", POLL, json.dumps(database)]) for _ in range(WORKERS)]
     try:
         with turns.served(database, MODEL_SECONDS, BENCH_WAITS="1") as port:
-            threading.Timer(turns.WARM_SECONDS, _waits, [port]).start()  # what was waited before does not count
-            outcome = turns.ask(server, port, seconds)
+            threading.Timer(MODEL_SECONDS, _waits, [port]).start()  # what was waited before does not count
+            outcome = turns.Site(port).ask(server, seconds, warm_seconds=MODEL_SECONDS)
             waits = sorted(_waits(port))
     finally:
         for worker in workers:

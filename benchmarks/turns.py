@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import psycopg
@@ -25,26 +25,45 @@ from .setups import BASELINE, DATABASE, OURS, Settings
 CLIENTS = 50
 THREADS = 64
 POOL_SIZE = 5
-WARM_SECONDS = 1.0
+WARM_SECONDS = 0.5
+SERVER_OPTIONS = {"max_connections": "400"}
+"""All sites are up at once, and some of them keep a session for each thread."""
+
 TOGETHER = f"{OURS}, gather and pipeline"
 """The set-up whose turn is written with them."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One run: turns a second, answers that were not 200, and the most sessions seen on the server."""
+    """One slice: turns a second, answers that were not 200, and the most sessions seen on the server."""
 
     rate: float
     errors: int
     sessions: int
 
 
-def run(
-    server: PostgresServer, database: Settings, *, model_seconds: float, seconds: float, path: str = "turn"
-) -> Outcome:
-    """Serve one set-up and ask it for `seconds`."""
-    with served(database, model_seconds) as port:
-        return ask(server, port, seconds, path)
+def measure(
+    server: PostgresServer, compared: dict[str, Settings], *, model_seconds: float, rounds: int, seconds: float
+) -> dict[str, list[Outcome]]:
+    """Ask every site for `seconds`, in changing order, again and again.
+
+    All are up all the time: the speed of a machine that others use changes within seconds, and so do slices of the same
+    round, but that does not favour one of them for as long as a run of its own would last.
+    """
+    with ExitStack() as stack:
+        sites = {
+            name: Site(stack.enter_context(served(database, model_seconds)), "together" if name == TOGETHER else "turn")
+            for name, database in compared.items()
+        }
+        for site in sites.values():
+            site.ask(server, 1.0)  # until its sessions are there and its threads run
+        outcomes: dict[str, list[Outcome]] = {name: [] for name in compared}
+        for number in range(rounds):
+            for name in random.sample(list(sites), len(sites)):
+                if sys.stderr.isatty():
+                    print(f"\r  round {number + 1}: {name:40}", end="\r", file=sys.stderr, flush=True)
+                outcomes[name].append(sites[name].ask(server, seconds))
+        return outcomes
 
 
 @contextmanager
@@ -58,7 +77,7 @@ def served(database: Settings, model_seconds: float, **variables: str) -> Iterat
     }  # fmt: skip
     command = [sys.executable, "-m", "gunicorn", "benchmarks.turn_site:application", "--bind", f"127.0.0.1:{port}",
                "--threads", str(THREADS), "--log-level", "error", "--graceful-timeout", "2",
-               "--keep-alive", "30", "--worker-class", "gthread"]  # fmt: skip
+               "--keep-alive", "3600", "--worker-class", "gthread"]  # fmt: skip
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         _wait_for(port)
@@ -88,53 +107,65 @@ def _wait_for(port: int) -> None:
             return
 
 
-def ask(server: PostgresServer, port: int, seconds: float, path: str = "turn") -> Outcome:
-    """Let every client ask again and again for `seconds`, after a second in which they come at any moment."""
-    answered = [0] * CLIENTS
-    errors = [0] * CLIENTS
-    begins = time.monotonic() + WARM_SECONDS
-    ends = begins + seconds
+class Site:
+    """What 50 clients ask, each on one connection that it keeps."""
 
-    def client(number: int) -> None:
-        time.sleep(random.random() * WARM_SECONDS)
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=90)
-        while time.monotonic() < ends:
-            connection.request("GET", f"/{path}/{number + 1}")
-            response = connection.getresponse()
-            response.read()
-            now = time.monotonic()
-            if begins <= now < ends:
-                answered[number] += 1
-                errors[number] += response.status != 200
-        connection.close()
+    def __init__(self, port: int, path: str = "turn") -> None:
+        self._application_name = application_name(port)
+        self._path = path
+        self._connections = [http.client.HTTPConnection("127.0.0.1", port, timeout=90) for _ in range(CLIENTS)]
 
-    threads = [threading.Thread(target=client, args=(number,)) for number in range(CLIENTS)]
-    for thread in threads:
-        thread.start()
-    sessions = 0
-    with psycopg.connect(server.url(DATABASE), autocommit=True) as watcher:
-        while any(thread.is_alive() for thread in threads):
-            row = watcher.execute(
-                "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s", [application_name(port)]
-            ).fetchone()
-            sessions = max(sessions, row[0] if row else 0)
-            time.sleep(0.2)
-    for thread in threads:
-        thread.join()
-    return Outcome(sum(answered) / seconds, sum(errors), sessions)
+    def ask(self, server: PostgresServer, seconds: float, *, warm_seconds: float = WARM_SECONDS) -> Outcome:
+        """Let every client ask again and again for `seconds`, after a time in which they come at any moment."""
+        answered = [0] * CLIENTS
+        errors = [0] * CLIENTS
+        begins = time.monotonic() + warm_seconds
+        ends = begins + seconds
+
+        def client(number: int) -> None:
+            time.sleep(random.random() * warm_seconds)
+            while time.monotonic() < ends:
+                status = self._turn(number)
+                now = time.monotonic()
+                if begins <= now < ends:
+                    answered[number] += 1
+                    errors[number] += status != 200
+
+        threads = [threading.Thread(target=client, args=(number,)) for number in range(CLIENTS)]
+        for thread in threads:
+            thread.start()
+        sessions = 0
+        with psycopg.connect(server.url(DATABASE), autocommit=True) as watcher:
+            while any(thread.is_alive() for thread in threads):
+                row = watcher.execute(
+                    "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s", [self._application_name]
+                ).fetchone()
+                sessions = max(sessions, row[0] if row else 0)
+                time.sleep(0.2)
+        for thread in threads:
+            thread.join()
+        return Outcome(sum(answered) / seconds, sum(errors), sessions)
+
+    def _turn(self, number: int) -> int:
+        connection = self._connections[number]
+        connection.request("GET", f"/{self._path}/{number + 1}")
+        response = connection.getresponse()
+        response.read()
+        return response.status
 
 
 def table(title: str, outcomes: dict[str, list[Outcome]]) -> str:
-    """Return medians, and the ratio of each run to the baseline's of the same round."""
+    """Return medians, and the ratio of each slice to the baseline's of the same round."""
     lines = [
-        f"| {title} | turns a second | × {BASELINE} | lowest to highest | sessions | not 200 |",
+        f"| {title} | turns a second | × {BASELINE} | middle half | sessions | not 200 |",
         "|---|---:|---:|---:|---:|---:|",
     ]
-    for name, runs in outcomes.items():
-        ratios = [mine.rate / base.rate for mine, base in zip(runs, outcomes[BASELINE], strict=True)]
-        rate = statistics.median(run.rate for run in runs)
+    for name, slices in outcomes.items():
+        ratios = [mine.rate / base.rate for mine, base in zip(slices, outcomes[BASELINE], strict=True)]
+        low, median, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
         lines.append(
-            f"| {name} | {rate:.0f} | {statistics.median(ratios):.2f} | {min(ratios):.2f} to {max(ratios):.2f} "
-            f"| {max(run.sessions for run in runs)} | {sum(run.errors for run in runs)} |"
+            f"| {name} | {statistics.median(each.rate for each in slices):.0f} | {median:.2f} "
+            f"| {low:.2f} to {high:.2f} | {max(each.sessions for each in slices)} "
+            f"| {sum(each.errors for each in slices)} |"
         )
     return "\n".join([*lines, ""])

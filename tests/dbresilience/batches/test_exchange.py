@@ -56,6 +56,12 @@ def test_more_than_the_socket_holds_is_sent_while_answers_come(connection: psyco
     assert [int(answer.get_value(0, 1)) for answer in answers] == list(range(300))
 
 
+def test_a_statement_larger_than_the_socket_holds_arrives(connection: psycopg.Connection[Any]) -> None:
+    """The server says nothing before it has all of it."""
+    (answer,), _ = answers_to(connection, b"SELECT length('%s')" % (b"x" * 30_000_000))
+    assert answer.get_value(0, 0) == b"30000000"
+
+
 @pytest.mark.parametrize("size", [10, 10_000])
 def test_the_last_words_of_a_session_are_heard(
     connection: psycopg.Connection[Any], postgres: ThrowawayPostgres, size: int
