@@ -8,6 +8,7 @@ cannot be seen this way; TCP keepalives end those.
 
 from __future__ import annotations
 
+import logging
 import select
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from .connection import ResilientConnection
     from .lease import Lease
 
+
+logger = logging.getLogger("dbresilience.connections")
 
 # Plain numbers, since these are compared for each query and an enumeration's == is slow.
 _OK = int(ConnStatus.OK)
@@ -50,6 +53,8 @@ def is_alive(connection: ResilientConnection) -> bool:
             pgconn.get_result()  # none, since nothing is under way; but what has come is read, such as FATAL
             if connection.farewell is not None:
                 return False
+            if connection._notify_handlers:
+                _hand_over_notifications(connection)
         pgconn.consume_input()  # EOF shows only when what came before it was taken
     except (psycopg.Error, OSError, ValueError):
         return False
@@ -69,6 +74,15 @@ def is_demoted(connection: ResilientConnection) -> bool:
     if reported(b"in_hot_standby") == b"on":
         return True
     return wanted == "read-write" and reported(b"default_transaction_read_only") == b"on"
+
+
+def _hand_over_notifications(connection: ResilientConnection) -> None:
+    """Tell handlers now: psycopg would while it reads an answer, which a handler that raises would cost."""
+    while (notify := connection.pgconn.notifies()) is not None:
+        try:
+            connection.pgconn.notify_handler(notify)  # type: ignore[misc]  # psycopg sets it for each connection
+        except Exception:
+            logger.exception("A notify handler raised")
 
 
 # Linux tells that the peer has closed even while nobody reads; elsewhere only once both sides have.

@@ -14,7 +14,7 @@ from django.test import override_settings
 
 from dbresilience import classify, no_retries, signals
 from dbresilience.base import DatabaseWrapper
-from tests.support.postgres import wait_until
+from tests.support.postgres import ThrowawayPostgres, wait_until
 from tests.support.proxy import SENT, Proxy
 
 from .conftest import MakeWrapper, in_thread, pid_of, works
@@ -161,13 +161,14 @@ def test_an_error_in_answer_to_commit_is_an_answer(one: DatabaseWrapper) -> None
     assert one.resources.snapshot().generation == 1
 
 
-def test_a_notify_handler_that_raises_costs_no_connection(one: DatabaseWrapper, make_wrapper: MakeWrapper) -> None:
-    """It is heard while the connection is looked at."""
+def test_a_notify_handler_that_raises_costs_no_connection(one: DatabaseWrapper, postgres: ThrowawayPostgres) -> None:
+    """It is heard while the connection is looked at, and not within a query, which would fail of it."""
+    heard: list[str] = []
 
     def handler(notify: psycopg.Notify) -> None:
+        heard.append(notify.payload)
         raise RuntimeError("mine")
 
-    sender = make_wrapper(pool={"max_size": 2})
     with one.pinned():
         assert one.connection is not None
         one.connection.add_notify_handler(handler)
@@ -175,8 +176,11 @@ def test_a_notify_handler_that_raises_costs_no_connection(one: DatabaseWrapper, 
         one.connection.lease, lease = None, one.connection.lease  # what LISTEN leaves would be cleaned
         one.connection.execute("LISTEN news")
         one.connection.lease = lease
-    run(sender, "NOTIFY news")
-    assert pid_of(one)
+    mine = pid_of(one)
+    postgres.execute("NOTIFY news, 'read all about it'", database=one.settings_dict["NAME"])
+    time.sleep(0.05)
+    assert pid_of(one) == mine
+    assert heard == ["read all about it"]
     assert one.resources.snapshot().in_use == 0
 
 

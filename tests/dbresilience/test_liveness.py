@@ -1,0 +1,100 @@
+"""liveness.py: whether a connection lives is seen without asking, and nothing that came meanwhile is lost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from dbresilience.connection import ResilientConnection
+from dbresilience.liveness import is_alive
+from tests.support.postgres import ThrowawayPostgres, wait_until
+from tests.support.proxy import Proxy
+
+
+@pytest.fixture
+def connection(database_url: str, proxy: Proxy) -> Iterator[ResilientConnection]:
+    with ResilientConnection.connect(proxy.url(database_url), autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def notify(connection: ResilientConnection, postgres: ThrowawayPostgres) -> Callable[[str], None]:
+    """Have news lie in the socket of the connection."""
+    connection.execute("LISTEN news")
+
+    def send(payload: str) -> None:
+        postgres.execute(f"NOTIFY news, '{payload}'", database=connection.info.dbname)
+        time.sleep(0.05)
+
+    return send
+
+
+def test_one_that_says_nothing_is_alive(connection: ResilientConnection) -> None:
+    assert is_alive(connection)
+
+
+def test_one_with_news_is_alive(connection: ResilientConnection, notify: Callable[[str], None]) -> None:
+    """Nobody is told of them yet; whoever asks for them later is."""
+    notify("one")
+    assert is_alive(connection)
+    notify("two")
+    assert is_alive(connection)
+    assert connection.execute("SELECT 1").fetchone() == (1,)
+    assert [news.payload for news in connection.notifies(timeout=0)] == ["one", "two"]
+
+
+def test_handlers_hear_news_at_once(connection: ResilientConnection, notify: Callable[[str], None]) -> None:
+    heard: list[str] = []
+    connection.add_notify_handler(lambda news: heard.append(news.payload))
+    notify("one")
+    assert is_alive(connection)
+    assert heard == ["one"]
+
+
+def test_the_last_words_are_kept(connection: ResilientConnection, postgres: ThrowawayPostgres) -> None:
+    end(connection, postgres)
+    assert not is_alive(connection)
+    assert connection.farewell == "57P01"
+
+
+def test_the_last_words_are_heard_after_news(
+    connection: ResilientConnection, notify: Callable[[str], None], postgres: ThrowawayPostgres
+) -> None:
+    notify("one")
+    end(connection, postgres)
+    assert not is_alive(connection)
+    assert connection.farewell == "57P01"
+
+
+def test_one_that_was_cut_off_is_dead(connection: ResilientConnection, proxy: Proxy) -> None:
+    proxy.cut()
+    assert not is_alive(connection)
+
+
+def test_one_that_was_cut_off_after_news_is_dead(
+    connection: ResilientConnection, notify: Callable[[str], None], proxy: Proxy
+) -> None:
+    """The end is behind them."""
+    notify("one")
+    proxy.cut()
+    assert not is_alive(connection)
+
+
+def test_rows_that_are_still_to_come_are_not_taken(connection: ResilientConnection) -> None:
+    """A COMMIT looks, too, and may come while rows are streamed."""
+    rows = connection.cursor().stream("SELECT generate_series(1, 5)")
+    first: Any = next(rows)
+    assert connection.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE
+    assert is_alive(connection)
+    assert [first, *rows] == [(number,) for number in range(1, 6)]
+
+
+def end(connection: ResilientConnection, postgres: ThrowawayPostgres) -> None:
+    pid = connection.info.backend_pid
+    postgres.execute(f"SELECT pg_terminate_backend({pid})")
+    wait_until(lambda: postgres.execute(f"SELECT 1 FROM pg_stat_activity WHERE pid = {pid}") == [])
+    time.sleep(0.05)  # on its way
