@@ -22,8 +22,9 @@ def pipeline(using: str = DEFAULT_DB_ALIAS, *, durable: bool = False) -> Context
     `atomic()` is sent when it ends, since its errors are its own. Statements run one by one, as in `atomic()`, on other
     backends, with `server_side_binding` or a `prepare_threshold`, and if they are several in one text.
 
-    If the connection is lost before the end was answered, the outcome can be looked up only if the transaction's id
-    was; else it is `CommitOutcomeUnknown`. A unit that may run twice then goes again with `retry(idempotent=True)`.
+    If the connection is lost before the end was answered, the outcome is looked up, provided that the transaction's id
+    has come, which it does before COMMIT begins; else it is `CommitOutcomeUnknown`. A unit that may run twice then goes
+    again with `retry(idempotent=True)`.
 
     Args:
         using: the alias.
