@@ -89,7 +89,8 @@ class Generation:
 
     def give_up(self, connection: ResilientConnection) -> None:
         """Give a closed connection back, for another in its place; any other if this generation is condemned."""
-        self._spares.give_up(connection)
+        connection.is_out = False
+        self.psycopg_pool.putconn(connection)
 
     def settle(self) -> None:
         """Put everything that is idle into psycopg's pool."""

@@ -51,14 +51,12 @@ def is_alive(connection: ResilientConnection) -> bool:
         pgconn.consume_input()
         if pgconn.transaction_status != _ACTIVE:
             pgconn.get_result()  # none, since nothing is under way; but what has come is read, such as FATAL
-            if connection.farewell is not None:
-                return False
             if connection._notify_handlers:
                 _hand_over_notifications(connection)
         pgconn.consume_input()  # EOF shows only when what came before it was taken
     except (psycopg.Error, OSError, ValueError):
         return False
-    return True
+    return connection.farewell is None
 
 
 def is_demoted(connection: ResilientConnection) -> bool:

@@ -99,7 +99,7 @@ class Spares:
             psycopg_pool.PoolTimeout: none became free within `timeout` seconds.
             psycopg_pool.PoolClosed: the pool was closed.
         """
-        if self._enabled and timeout > 0:
+        if self._enabled:
             began = monotonic()
             connection = self._line.wait(min(timeout, LINE_SECONDS), self._are_all_out)
             if connection is not None:
@@ -147,12 +147,6 @@ class Spares:
             except IndexError:
                 return
             self._return(connection)
-
-    def give_up(self, connection: ResilientConnection) -> None:
-        """Give a closed connection back, for another in its place, which psycopg opens for its own queue."""
-        connection.is_out = False
-        self._psycopg_pool.putconn(connection)
-        self.send_on()
 
     def close(self) -> None:
         """Keep no spare from now on; after psycopg's pool was closed, so that they are closed, too."""

@@ -91,26 +91,14 @@ def test_the_wait_ends_in_time() -> None:
     assert 0.05 <= time.monotonic() - started < 1.0
 
 
-def test_whoever_was_quicker_has_it() -> None:
-    """Who was called stays in line and does not run in vain."""
+def test_a_call_is_taken_back_when_somebody_was_quicker() -> None:
+    """Who was called, and has not run yet, does not run for nothing."""
     things, looked = Things(0), []
-
-    def look() -> bool:
-        looked.append(None)
-        return True
-
-    waiter = in_thread(lambda: things.wait(is_worth_it=look))
-    wait_until(lambda: looked != [])
-    for _ in range(100):
-        things.give_back(1)
-        assert things.take() in (1, None)  # or the one who waits was quicker
-        if not things.line.standing:
-            break
-    if things.line.standing:
-        assert len(looked) < 50
-        things.give_back(1)
-    waiter.join(SECONDS / 2)
-    assert not waiter.is_alive()
+    things.line.standing.append(None)
+    things.give_back(1)
+    assert things.take() == 1
+    assert things.wait(0.05, is_worth_it=lambda: looked.append(None) is None) is None
+    assert len(looked) == 1
 
 
 def test_who_is_sent_on_leaves_with_nothing_and_alone() -> None:
@@ -136,7 +124,7 @@ def test_an_end_is_for_all_and_for_who_comes_later() -> None:
     with waiting(things, 5) as given:
         things.line.end()
     assert given == [None] * 5
-    assert things.wait() is None
+    assert things.wait(is_worth_it=lambda: pytest.fail("it goes on waiting")) is None
 
 
 def test_who_is_interrupted_takes_no_call_along() -> None:

@@ -12,6 +12,7 @@ import pytest
 from dbresilience.connection import ResilientConnection
 from dbresilience.liveness import is_alive
 from tests.support.postgres import ThrowawayPostgres, wait_until
+from tests.support.protocol import error_response
 from tests.support.proxy import Proxy
 
 
@@ -68,6 +69,14 @@ def test_the_last_words_are_heard_after_news(
     end(connection, postgres)
     assert not is_alive(connection)
     assert connection.farewell == "57P01"
+
+
+def test_the_last_words_suffice(connection: ResilientConnection, proxy: Proxy) -> None:
+    """The end of the connection may come a moment later."""
+    (link,) = proxy.links
+    proxy._do(lambda: link.client.send(error_response("57P01", "terminating connection")))
+    time.sleep(0.05)
+    assert not is_alive(connection)
 
 
 def test_one_that_was_cut_off_is_dead(connection: ResilientConnection, proxy: Proxy) -> None:

@@ -16,7 +16,7 @@ from tests.support.postgres import ThrowawayPostgres, wait_until
 
 from .conftest import MakeWrapper, in_thread, pid_of
 
-LONG_SECONDS = 8.0
+LONG_SECONDS = 20.0
 
 
 @pytest.fixture(autouse=True)
@@ -51,10 +51,22 @@ def one(make_wrapper: MakeWrapper) -> DatabaseWrapper:
 
 
 def test_it_is_the_one_that_was_given_back(one: DatabaseWrapper) -> None:
+    """And at once, not by way of psycopg's pool, where it would be put after a second."""
     mine = pid_of(one)
-    queued = current(one).psycopg_pool.get_stats()["requests_queued"]
+    asked = current(one).psycopg_pool.get_stats()["requests_num"]
     assert had_while_waiting(one) == mine
-    assert current(one).psycopg_pool.get_stats()["requests_queued"] == queued
+    assert current(one).psycopg_pool.get_stats()["requests_num"] == asked
+
+
+def test_who_takes_a_spare_takes_the_call_for_it_back(one: DatabaseWrapper) -> None:
+    line = current(one)._spares._line
+    line.standing.append(None)  # somebody who has been called and has not run yet
+    pid_of(one)
+    assert not line._call.locked()
+    with one.pinned():
+        pid_of(one)
+        assert line._call.locked()
+    line.standing.pop()
 
 
 def test_who_stands_in_line_is_told_of_as_waiting(one: DatabaseWrapper) -> None:
@@ -93,6 +105,31 @@ def test_it_may_come_back_by_way_of_psycopgs_pool(one: DatabaseWrapper, monkeypa
     """As each does once in a while, for its age to be looked at."""
     monkeypatch.setattr(spares, "SPARE_SECONDS", 0.0)
     assert had_while_waiting(one) == pid_of(one)
+
+
+def test_an_old_one_is_kept_while_somebody_stands_in_line(one: DatabaseWrapper) -> None:
+    with one.pinned():
+        mine = pid_of(one)
+        assert one.connection is not None
+        one.connection.most_seconds = 1e-9
+    standing = current(one)._spares._line.standing
+    standing.append(None)
+    current(one).settle()
+    standing.pop()
+    assert pid_of(one) == mine
+    current(one).settle()
+    assert pid_of(one) != mine
+
+
+def test_where_each_is_reset_everybody_joins_psycopgs_queue(make_wrapper: MakeWrapper) -> None:
+    """None lies there to be taken."""
+    wrapper = make_wrapper(pool={"max_size": 1, "reset": lambda connection: None})
+    with wrapper.pinned():
+        pid_of(wrapper)
+        asking = in_thread(lambda: pid_of(connections[wrapper.alias]))  # type: ignore[arg-type]
+        wait_until(lambda: current(wrapper).psycopg_pool.get_stats()["requests_waiting"] == 1)
+    asking.join(LONG_SECONDS / 2)
+    assert not asking.is_alive()
 
 
 @pytest.mark.timed

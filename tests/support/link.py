@@ -27,6 +27,7 @@ class Side(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
+        self.link.proxy.transports.add(transport)
         if self.link.ended is not None:
             self.end(self.link.ended)
         elif self.link.swallowed:
@@ -36,6 +37,8 @@ class Side(asyncio.Protocol):
         self.link.received(self, data)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self.transport is not None:
+            self.link.proxy.transports.discard(self.transport)
         self.link.lost(self, exc)
 
     def send(self, data: bytes | None) -> None:
@@ -99,7 +102,7 @@ class Link:
             try:
                 await loop.sock_connect(server, ("127.0.0.1", self.proxy.server_port))
                 server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            except OSError:
+            except (OSError, asyncio.CancelledError):
                 server.close()
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 client.close()

@@ -62,6 +62,7 @@ class Proxy:
         self.swallows = False
         self.cuts: list[Cut] = []
         self.links: set[Link] = set()
+        self.transports: set[asyncio.Transport] = set()
         self.opened_at: list[float] = []
         self.round_trips = 0
         self.messages: Counter[str] = Counter()
@@ -246,4 +247,8 @@ class Proxy:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        # Also those of links that have ended and were to close behind what is delayed or held back.
+        for transport in self.transports:
+            transport.abort()
+        await asyncio.sleep(0)
         await asyncio.sleep(0)
