@@ -48,7 +48,7 @@ def acquire(pool: Pool, holder: Holder) -> Lease:
         pool.orders.look()
     connection, generation = None, pool.generations.current
     if generation is not None and pool.admission.clear:
-        # Nearly always there is a spare, and beside a spare nobody waits: nothing else has to be looked at.
+        # Nearly always there is a spare, and nobody is left to wait beside it: nothing else has to be looked at.
         connection = generation.take_spare()
         if (
             connection is not None

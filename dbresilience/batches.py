@@ -18,6 +18,7 @@ from psycopg.pq.abc import PGresult
 from .committing import check_commit
 from .errors import ROLLED_BACK, is_session_lost, mark
 from .exchange import exchange
+from .liveness import hand_over_notifications
 from .process import keep
 from .session_state import traits_of
 from .transaction_ids import ID, read_id, refusal_of_id
@@ -38,7 +39,6 @@ _COMMIT = b"COMMIT"
 
 IS_SUPPORTED = psycopg.Pipeline.is_supported()
 """Whether libpq has a pipeline mode (14 and later)."""
-
 
 MOST_WAITING = 1000
 MOST_BYTES = 1_000_000
@@ -195,7 +195,7 @@ class Batch:
         if asks:
             texts.append(_ID)
         # Each is answered when it is done, which shows how long it took, the first with its way and BEGIN as if it went
-        # alone; the last with the id, which has to be here before COMMIT begins.
+        # alone; the last with the id, which has to be on its way before COMMIT begins.
         timed = range(begins, begins + len(waiting))
         flushed = {*timed[:-1]}
         if commit:
@@ -207,6 +207,8 @@ class Batch:
             statement.cursor.note_sending()
         try:
             yield from exchange(pgconn, texts, timed=timed, flushed=flushed, answers=answers, durations=durations)
+            if connection.may_hear:
+                hand_over_notifications(connection)
         except psycopg.Error as error:
             # With all answers, or the one that says why there are no more, it is known what has happened.
             if len(answers) < len(texts) and all(answer.status != _FAILED for answer in answers):

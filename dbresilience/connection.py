@@ -45,6 +45,9 @@ class ResilientConnection(CommittingMixin, DeadlineMixin, BatchingMixin, psycopg
     is_out = False
     """Whether it is not back since somebody took it from its generation: lent, or being cleaned afterwards."""
 
+    has_session_state = False
+    """Whether something was ever left on its session, such as LISTEN."""
+
     farewell: str | None = None
     """SQLSTATE of a FATAL message received, or None."""
 
@@ -179,6 +182,11 @@ class ResilientConnection(CommittingMixin, DeadlineMixin, BatchingMixin, psycopg
         # libpq hands an error that arrives while nothing is asked to the notice handler.
         if is_fatal(diagnostic.severity_nonlocalized):
             self.farewell = diagnostic.sqlstate or "unknown"
+
+    @property
+    def may_hear(self) -> bool:
+        """Whether notifications may come."""
+        return self.has_session_state or bool(self._notify_handlers)
 
     @property
     def backend_pid(self) -> int | None:

@@ -7,7 +7,7 @@ from time import perf_counter
 from typing import Any
 
 import psycopg
-from psycopg.generators import fetch, send
+from psycopg.generators import send
 from psycopg.pq import ConnStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 from psycopg.waiting import Wait
@@ -50,23 +50,28 @@ def exchange(
         if pgconn.flush():
             yield from send(pgconn)
         began = perf_counter()
-        # psycopg's `fetch` lets go of Python's global lock three times for each answer, and each time wakes a thread
-        # that waits for it. `is_busy` does so once; the others do not.
         for number in range(len(texts)):
-            while pgconn.is_busy():
-                while not (yield _READABLE):
-                    pass
-                pgconn.consume_input()
-            answer = pgconn.get_result()
-            if answer is None:
-                raise psycopg.OperationalError("The connection was closed while an answer was waited for.")
-            answers.append(answer)
+            answers.append((yield from _read(pgconn)))
             pgconn.get_result()  # None, which ends each answer and is never waited for
             if number in timed:
                 ended = perf_counter()
                 durations.append(ended - began)
                 began = ended
-        yield from fetch(pgconn)  # the end, and notifications that came along
+        yield from _read(pgconn)  # the end
     finally:
         if pgconn.status == _OK and pgconn.transaction_status != _ACTIVE:
             pgconn.exit_pipeline_mode()
+
+
+def _read(pgconn: Any) -> Generator[Any, Any, PGresult]:
+    # psycopg's `fetch` lets go of Python's global lock three times for each answer, and each time wakes a thread that
+    # waits for it; `is_busy` does so once, the others do not. And `fetch` hands notifications to whoever wants them:
+    # a handler that raises would cost what comes after them.
+    while pgconn.is_busy():
+        while not (yield _READABLE):
+            pass
+        pgconn.consume_input()
+    answer: PGresult | None = pgconn.get_result()
+    if answer is None:
+        raise psycopg.OperationalError("The connection was closed while an answer was waited for.")
+    return answer

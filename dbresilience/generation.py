@@ -173,7 +173,8 @@ class Generation:
                 self.connection_failed(error, connection.age_seconds)
                 raise
             connection.is_set_up = True
-            self._spares.send_on()
+            if not self.psycopg_pool.get_stats()["requests_waiting"]:
+                self._spares.send_on()
 
         return configure_or_close
 

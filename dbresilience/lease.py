@@ -116,6 +116,7 @@ class Lease:
 
     def note_session_state(self) -> None:
         """Note that a statement left something on the session."""
+        self.connection.has_session_state = True
         holder = self.holder
         # What is set while a new connection is greeted belongs to it; see connection_created.
         if holder is None or not self.connection.announced:

@@ -21,6 +21,8 @@ from .errors import classify
 from .meanings import CONNECTION_LOST, NOT_TRANSIENT, READ_ONLY, Classification
 
 if TYPE_CHECKING:
+    from psycopg.pq.abc import PGconn
+
     from .connection import ResilientConnection
     from .lease import Lease
 
@@ -48,12 +50,13 @@ def is_alive(connection: ResilientConnection) -> bool:
     if connection.farewell is not None or pgconn.status != _OK:
         return False
     try:
-        pgconn.consume_input()
-        if pgconn.transaction_status != _ACTIVE:
-            pgconn.get_result()  # none, since nothing is under way; but what has come is read, such as FATAL
-            if connection._notify_handlers:
-                _hand_over_notifications(connection)
-        pgconn.consume_input()  # EOF shows only when what came before it was taken
+        if pgconn.transaction_status == _ACTIVE:
+            pgconn.consume_input()
+        else:
+            _read(pgconn)
+            while connection.may_hear and hand_over_notifications(connection):
+                _read(pgconn)  # they come one by one through TLS, and the end is behind them
+            _read(pgconn)  # EOF shows only when what came before it was taken
     except (psycopg.Error, OSError, ValueError):
         return False
     return connection.farewell is None
@@ -74,13 +77,24 @@ def is_demoted(connection: ResilientConnection) -> bool:
     return wanted == "read-write" and reported(b"default_transaction_read_only") == b"on"
 
 
-def _hand_over_notifications(connection: ResilientConnection) -> None:
-    """Tell handlers now: psycopg would while it reads an answer, which a handler that raises would cost."""
+def _read(pgconn: PGconn) -> None:
+    pgconn.consume_input()
+    pgconn.get_result()  # none, since nothing is under way; but what has come is looked at, such as FATAL
+
+
+def hand_over_notifications(connection: ResilientConnection) -> bool:
+    """Tell those who want them of notifications; returns whether there were any.
+
+    psycopg would while it reads an answer, which a handler that raises would cost.
+    """
+    found = False
     while (notify := connection.pgconn.notifies()) is not None:
+        found = True
         try:
             connection.pgconn.notify_handler(notify)  # type: ignore[misc]  # psycopg sets it for each connection
         except Exception:
             logger.exception("A notify handler raised")
+    return found
 
 
 # Linux tells that the peer has closed even while nobody reads; elsewhere only once both sides have.

@@ -23,8 +23,8 @@ def pipeline(using: str = DEFAULT_DB_ALIAS, *, durable: bool = False) -> Context
     backends, with `server_side_binding` or a `prepare_threshold`, and if they are several in one text.
 
     If the connection is lost before the end was answered, the outcome is looked up, provided that the transaction's id
-    has come, which it does before COMMIT begins; else it is `CommitOutcomeUnknown`. A unit that may run twice then goes
-    again with `retry(idempotent=True)`.
+    has arrived, which the server sends before COMMIT begins; else it is `CommitOutcomeUnknown`. A unit that may run
+    twice then goes again with `retry(idempotent=True)`.
 
     Args:
         using: the alias.

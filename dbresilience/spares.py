@@ -3,7 +3,7 @@
 That ceremony costs as much as everything else in a lease. Whoever finds no spare joins psycopg's queue, and for a
 moment before that a `line`, if all connections are out. Nobody waits beside a spare: who waits says so before looking
 again, who gives back looks for waiting ones after giving back, so one of the two sees the other. (Append, pop and truth
-of a list or a deque are atomic and seen in order wherever Python has its global lock.)
+of a list are atomic and seen in order wherever Python has its global lock.)
 
 A connection stays out of psycopg's pool for `SPARE_SECONDS` at most, used or not. On its way back its age is
 looked at: psycopg_pool would close an old connection and then open another, one or many at a time; here
@@ -77,9 +77,9 @@ class Spares:
             connection = self._spares.pop()
         except IndexError:
             return None
+        connection.is_out = True
         if self._standing:
             self._line.tell()
-        connection.is_out = True
         return connection
 
     @property
@@ -89,8 +89,8 @@ class Spares:
 
     @property
     def standing(self) -> int:
-        """How many stand in line before that."""
-        return len(self._standing)
+        """How many stand in line before that; not those who pass it on their way to psycopg's pool."""
+        return len(self._standing) if self._standing and self._are_all_out() else 0
 
     def take(self, timeout: float) -> ResilientConnection:
         """Return a connection, the one given back last if there is a spare.
@@ -145,8 +145,10 @@ class Spares:
             try:
                 connection = self._spares.pop()
             except IndexError:
-                return
+                break
             self._return(connection)
+        if self._standing:
+            self._line.tell()  # somebody may have been called for what is gone
 
     def close(self) -> None:
         """Keep no spare from now on; after psycopg's pool was closed, so that they are closed, too."""

@@ -44,6 +44,29 @@ class Things:
         return self.line.wait(seconds, is_worth_it)
 
 
+class CountedLock:
+    """What the line calls with; `meanwhile` happens once, while a call is taken back."""
+
+    def __init__(self, meanwhile: Callable[[], object] = lambda: None, *, hands_over: bool = False) -> None:
+        self.is_free = False
+        self.released = 0
+        self._hands_over = hands_over
+        self._meanwhile: Callable[[], object] = meanwhile
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        was_free, self.is_free = self.is_free, False
+        if not blocking and was_free:
+            meanwhile, self._meanwhile = self._meanwhile, lambda: None
+            meanwhile()
+        return was_free
+
+    def release(self) -> None:
+        if self.is_free:
+            raise RuntimeError("release unlocked lock")
+        self.is_free = not self._hands_over
+        self.released += 1
+
+
 @contextmanager
 def waiting(things: Things, number: int = 1) -> Iterator[list[int | None]]:
     """So many stand in line when the block begins; gives what each has been given, when all have left."""
@@ -94,11 +117,32 @@ def test_the_wait_ends_in_time() -> None:
 def test_a_call_is_taken_back_when_somebody_was_quicker() -> None:
     """Who was called, and has not run yet, does not run for nothing."""
     things, looked = Things(0), []
-    things.line.standing.append(None)
+    things.line.standing.append(object())
     things.give_back(1)
     assert things.take() == 1
     assert things.wait(0.05, is_worth_it=lambda: looked.append(None) is None) is None
     assert len(looked) == 1
+
+
+def test_nobody_is_called_beside_one_who_has_not_run_yet() -> None:
+    """Python 3.14 hands a lock over to who sleeps, so each release would wake another."""
+    things = Things(0)
+    things.line._call = lock = CountedLock(hands_over=True)  # type: ignore[assignment]
+    things.line.standing += [object(), object()]
+    things.give_back(1)
+    things.give_back(2)
+    assert lock.released == 1
+    assert things.wait() == 2
+    assert lock.released == 2  # whoever leaves sees to what is left
+
+
+def test_what_comes_while_a_call_is_taken_back_calls_again() -> None:
+    things = Things(0)
+    things.line.standing.append(object())
+    things.line._call = lock = CountedLock(lambda: things.give_back(2))  # type: ignore[assignment]
+    things.give_back(1)
+    assert things.take() == 1
+    assert lock.is_free
 
 
 def test_who_is_sent_on_leaves_with_nothing_and_alone() -> None:
@@ -117,6 +161,31 @@ def test_nobody_is_sent_on_who_comes_later() -> None:
     with waiting(things) as given:
         things.give_back(7)
     assert given == [7]
+
+
+def test_no_more_are_sent_on_than_stand_there() -> None:
+    """Many connections at once, as after an outage; who comes later has none to go to."""
+    things = Things(0)
+    with waiting(things, 2) as given:
+        for _ in range(10):
+            things.line.send_on()
+    assert given == [None, None]
+    with waiting(things) as given:
+        things.give_back(7)
+    assert given == [7]
+
+
+def test_who_is_sent_on_and_has_got_a_spare_leaves_it_to_nobody() -> None:
+    things = Things(0)
+
+    def both() -> bool:
+        if not things.spares:
+            things.spares.append(7)
+            things.line.send_on()
+        return True
+
+    assert things.wait(is_worth_it=both) == 7
+    assert things.line._sent_on == []
 
 
 def test_an_end_is_for_all_and_for_who_comes_later() -> None:

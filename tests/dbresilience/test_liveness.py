@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import select
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from dbresilience.connection import ResilientConnection
-from dbresilience.liveness import is_alive
+from dbresilience.liveness import is_alive, is_hung_up
 from tests.support.postgres import ThrowawayPostgres, wait_until
 from tests.support.protocol import error_response
 from tests.support.proxy import Proxy
@@ -26,10 +26,11 @@ def connection(database_url: str, proxy: Proxy) -> Iterator[ResilientConnection]
 def notify(connection: ResilientConnection, postgres: ThrowawayPostgres) -> Callable[[str], None]:
     """Have news lie in the socket of the connection."""
     connection.execute("LISTEN news")
+    connection.has_session_state = True  # as a lease notes
 
     def send(payload: str) -> None:
         postgres.execute(f"NOTIFY news, '{payload}'", database=connection.info.dbname)
-        time.sleep(0.05)
+        wait_until(lambda: is_readable(connection))
 
     return send
 
@@ -71,16 +72,32 @@ def test_the_last_words_are_heard_after_news(
     assert connection.farewell == "57P01"
 
 
+def test_the_last_words_are_heard_behind_more_than_one_read_takes(
+    connection: ResilientConnection, postgres: ThrowawayPostgres
+) -> None:
+    connection.execute("LISTEN news")
+    connection.has_session_state = True
+    many = "SELECT pg_notify('news', repeat('x', 7000) || n) FROM generate_series(1, 5) AS n"
+    postgres.execute(many, database=connection.info.dbname)
+    end(connection, postgres)
+    wait_until(lambda: is_hung_up(connection))
+    assert not is_alive(connection)
+    assert connection.farewell == "57P01"
+    assert connection._notifies_backlog is not None
+    assert len(connection._notifies_backlog) == 5
+
+
 def test_the_last_words_suffice(connection: ResilientConnection, proxy: Proxy) -> None:
     """The end of the connection may come a moment later."""
     (link,) = proxy.links
     proxy._do(lambda: link.client.send(error_response("57P01", "terminating connection")))
-    time.sleep(0.05)
+    wait_until(lambda: is_readable(connection))
     assert not is_alive(connection)
 
 
 def test_one_that_was_cut_off_is_dead(connection: ResilientConnection, proxy: Proxy) -> None:
     proxy.cut()
+    wait_until(lambda: is_hung_up(connection))
     assert not is_alive(connection)
 
 
@@ -90,6 +107,7 @@ def test_one_that_was_cut_off_after_news_is_dead(
     """The end is behind them."""
     notify("one")
     proxy.cut()
+    wait_until(lambda: is_hung_up(connection))
     assert not is_alive(connection)
 
 
@@ -105,5 +123,8 @@ def test_rows_that_are_still_to_come_are_not_taken(connection: ResilientConnecti
 def end(connection: ResilientConnection, postgres: ThrowawayPostgres) -> None:
     pid = connection.info.backend_pid
     postgres.execute(f"SELECT pg_terminate_backend({pid})")
-    wait_until(lambda: postgres.execute(f"SELECT 1 FROM pg_stat_activity WHERE pid = {pid}") == [])
-    time.sleep(0.05)  # on its way
+    wait_until(lambda: is_hung_up(connection))
+
+
+def is_readable(connection: ResilientConnection) -> bool:
+    return bool(select.select([connection.pgconn.socket], [], [], 0)[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import select
 import threading
 import time
 from contextlib import suppress
@@ -176,9 +177,10 @@ def test_a_notify_handler_that_raises_costs_no_connection(one: DatabaseWrapper, 
         one.connection.lease, lease = None, one.connection.lease  # what LISTEN leaves would be cleaned
         one.connection.execute("LISTEN news")
         one.connection.lease = lease
+        socket = one.connection.pgconn.socket
     mine = pid_of(one)
     postgres.execute("NOTIFY news, 'read all about it'", database=one.settings_dict["NAME"])
-    time.sleep(0.05)
+    assert select.select([socket], [], [], 10)[0]
     assert pid_of(one) == mine
     assert heard == ["read all about it"]
     assert one.resources.snapshot().in_use == 0

@@ -23,6 +23,7 @@ LONG_SECONDS = 20.0
 def long_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever is forgotten stands there for longer than a test waits."""
     monkeypatch.setattr(spares, "LINE_SECONDS", LONG_SECONDS)
+    monkeypatch.setattr(spares, "SPARE_SECONDS", LONG_SECONDS)
 
 
 def had_while_waiting(wrapper: DatabaseWrapper, meanwhile: Callable[[], object] = lambda: None) -> int:
@@ -60,7 +61,7 @@ def test_it_is_the_one_that_was_given_back(one: DatabaseWrapper) -> None:
 
 def test_who_takes_a_spare_takes_the_call_for_it_back(one: DatabaseWrapper) -> None:
     line = current(one)._spares._line
-    line.standing.append(None)  # somebody who has been called and has not run yet
+    line.standing.append(object())  # somebody who has been called and has not run yet
     pid_of(one)
     assert not line._call.locked()
     with one.pinned():
@@ -146,7 +147,8 @@ def test_nobody_is_overtaken_for_ever(make_wrapper: MakeWrapper, monkeypatch: py
     monkeypatch.setattr(spares, "LINE_SECONDS", 0.1)
     wrapper = make_wrapper(pool={"max_size": 1, "timeout": 10})
     pid_of(wrapper)
-    done = threading.Event()
+    line, done = current(wrapper)._spares._line, threading.Event()
+    monkeypatch.setattr(line, "tell", lambda: None)  # it is never quick enough
     other = in_thread(lambda: (pid_of(connections[wrapper.alias]), done.set()))  # type: ignore[arg-type]
     ends = time.monotonic() + LONG_SECONDS
     while not done.is_set() and time.monotonic() < ends:

@@ -13,6 +13,7 @@ from dbresilience import pipeline
 from dbresilience.base import DatabaseWrapper
 from tests.dbresilience.batches.rows import create, items, names, owners
 from tests.dbresilience.batches.tables import Item
+from tests.dbresilience.conftest import run
 from tests.support.proxy import Proxy
 
 
@@ -154,3 +155,23 @@ def test_functions_on_commit_run_after_it(ours: DatabaseWrapper) -> None:
         create(ours, 1)
         ours.on_commit(lambda: seen.append("never"))
     assert len(seen) == 1
+
+
+def test_a_notify_handler_that_raises_costs_no_pipeline(ours: DatabaseWrapper) -> None:
+    """Notifications come behind COMMIT, which has happened then."""
+    heard: list[str] = []
+
+    def handler(notify: psycopg.Notify) -> None:
+        heard.append(notify.payload)
+        raise RuntimeError("mine")
+
+    with ours.pinned():
+        run(ours, "LISTEN news")
+        assert ours.connection is not None
+        ours.connection.add_notify_handler(handler)
+        with pipeline(using=ours.alias):
+            create(ours, 1)
+            with ours.cursor() as cursor:
+                cursor.execute("NOTIFY news, 'read all about it'")
+        assert heard == ["read all about it"]
+        assert names(ours) == ["owner 1"]

@@ -51,7 +51,7 @@ def test_what_comes_after_an_error_is_not_executed(connection: psycopg.Connectio
 
 def test_more_than_the_socket_holds_is_sent_while_answers_come(connection: psycopg.Connection[Any]) -> None:
     """Neither side may wait for the other to read."""
-    texts = [b"SELECT '%s', %d" % (b"x" * 9000, number) for number in range(300)]
+    texts = [b"SELECT '%s', %d" % (b"x" * 90_000, number) for number in range(300)]
     answers, _ = answers_to(connection, *texts)
     assert [int(answer.get_value(0, 1)) for answer in answers] == list(range(300))
 
