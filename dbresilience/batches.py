@@ -227,7 +227,7 @@ class Batch:
             # The session ended behind its last answer. What was answered has happened; there is nothing more to come.
             if lease is not None:
                 lease.discard = True
-            connection.close()
+            pgconn.finish()  # and who gives it back says why it is closed
         if begins and answers[0].status not in _ANSWERED:
             raise self._failed(psycopg.errors.error_from_result(answers[0], encoding=encoding), commit=commit)
         for statement, result, seconds in zip(waiting, answers[begins:], durations, strict=False):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import numbers
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -33,20 +36,38 @@ class DeferredCount:
     def __reduce__(self) -> tuple[type[int], tuple[int]]:
         return int, (int(self),)  # what is pickled or copied is the number
 
-
-def _of_int(name: str) -> Callable[..., Any]:
-    method = getattr(int, name)
-
-    def apply(self: DeferredCount, *args: Any) -> Any:
-        return method(int(self), *(int(each) if isinstance(each, DeferredCount) else each for each in args))
-
-    return apply
+    def __getattr__(self, name: str) -> Any:
+        return getattr(int(self), name)  # `real`, `bit_length` and what else an int has
 
 
-_COMPARISONS = ["eq", "ne", "lt", "le", "gt", "ge"]
-_ARITHMETIC = ["add", "sub", "mul", "floordiv", "truediv", "mod", "divmod", "pow"]
-_BITS = ["and", "or", "xor", "lshift", "rshift"]
-_OTHERS = ["neg", "pos", "abs", "invert", "float", "round", "trunc", "floor", "ceil", "format", "str"]
+def _number(value: Any) -> Any:
+    return int(value) if isinstance(value, DeferredCount) else value
 
-for _name in [*_COMPARISONS, *_OTHERS, *_ARITHMETIC, *_BITS, *(f"r{each}" for each in _ARITHMETIC + _BITS)]:
-    setattr(DeferredCount, f"__{_name}__", _of_int(f"__{_name}__"))
+
+def _with(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda self, *others: function(int(self), *map(_number, others))
+
+
+def _reflected(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda self, other: function(_number(other), int(self))
+
+
+_COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
+_ARITHMETIC = ("add", "sub", "mul", "floordiv", "truediv", "mod", "lshift", "rshift", "and_", "or_", "xor")
+_WITH_ANOTHER: tuple[Callable[..., Any], ...] = (divmod, pow)
+_OTHERS: tuple[Callable[..., Any], ...] = (
+    operator.neg, operator.pos, operator.abs, operator.invert, float, round, math.trunc, math.floor, math.ceil, format,
+    str,
+)  # fmt: skip
+
+for _name in (*_COMPARISONS, *_ARITHMETIC):
+    setattr(DeferredCount, f"__{_name.rstrip('_')}__", _with(getattr(operator, _name)))
+for _name in _ARITHMETIC:
+    setattr(DeferredCount, f"__r{_name.rstrip('_')}__", _reflected(getattr(operator, _name)))
+for _function in _WITH_ANOTHER:
+    setattr(DeferredCount, f"__{_function.__name__}__", _with(_function))
+    setattr(DeferredCount, f"__r{_function.__name__}__", _reflected(_function))
+for _function in _OTHERS:
+    setattr(DeferredCount, f"__{_function.__name__}__", _with(_function))
+
+numbers.Integral.register(DeferredCount)

@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+from psycopg.adapt import Transformer
 from psycopg.pq import ConnStatus, TransactionStatus
 
 from . import units
@@ -79,7 +80,7 @@ class LeasedCursorMixin(_Cursor):
         """
         batch = getattr(self._conn, "batch", None)
         if self.waits or batch is not None:
-            self._send_waiting(unless_joined_by=query)
+            self._send_waiting(before=query, params=params)
         started = perf_counter()
         traits, failure = self._begin(query, started), None
         try:
@@ -187,15 +188,21 @@ class LeasedCursorMixin(_Cursor):
         if self._log is not None and ended - started >= self._log.threshold_seconds:
             self._log.report(self, query, params, ended - started, wait_seconds)
 
-    def _send_waiting(self, *, unless_joined_by: Any = None) -> None:
+    def _send_waiting(self, *, before: Any = None, params: Any = None) -> None:
         """Send what waits before a statement that does not wait itself; its time is not that statement's."""
         self.waits = False
         connection: Any = self._conn
         batch = getattr(connection, "batch", None)
         if batch is None or not batch.waiting:
             return
-        if batch.is_full or not (batch.is_open and may_wait(unless_joined_by)):
-            connection.send_waiting()
+        if batch.is_full or not (batch.is_open and may_wait(before)):
+            try:
+                connection.send_waiting()
+            except psycopg.Error:
+                if before is not None:
+                    self._tx = Transformer.from_context(self)
+                    self._query = self._convert_query(before, params)  # of which Django's log of queries tells
+                raise
 
     def _begin(self, query: Any, now: float) -> Traits | None:
         lease = self._lease

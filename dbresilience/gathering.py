@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from inspect import iscoroutinefunction
 from time import perf_counter
 from typing import Any
 
 import psycopg
 from django.db import DEFAULT_DB_ALIAS, Error, connections
 from django.db.models import QuerySet
+from django.db.models.manager import BaseManager
+from psycopg.pq.abc import PGresult
 
 from . import signals
 from .batches import IS_SUPPORTED, Batch, NotSentYet, Waiting
@@ -44,8 +47,7 @@ def gather(*reads: Read, using: str = DEFAULT_DB_ALIAS) -> list[Any]:
             again first, outside a transaction.
     """
     for number, read in enumerate(reads, 1):
-        if not isinstance(read, QuerySet) and not callable(read):
-            raise TypeError(f"gather() reads querysets and functions; its read number {number} is {read!r}.")
+        _check(number, read)
     # Asked once, since a router may answer otherwise the next time.
     aliases = [read.db if isinstance(read, QuerySet) else using for read in reads]
     wrappers: dict[str, Any] = {alias: connections[alias] for alias in aliases}
@@ -56,6 +58,10 @@ def gather(*reads: Read, using: str = DEFAULT_DB_ALIAS) -> list[Any]:
         try:
             return trip.make()
         except Error as error:
+            if trip.handled is not None:
+                number, result = trip.handled
+                reads = (*reads[: number - 1], partial(_same, result), *reads[number:])
+                continue
             if not trip.may_go_again(error, attempt):
                 raise
             trip.go_again(error, attempt)
@@ -76,6 +82,8 @@ class _Trip:
         self._began = perf_counter()
         self._statements: list[tuple[int, Waiting]] = []
         """What was let wait, and the number of its read."""
+        self.handled: tuple[int, Any] | None = None
+        """The number and the result of a function that has handled the error of its query; the others go again."""
 
     def make(self) -> list[Any]:
         # Before a connection is held and after it is given back, as far as that goes.
@@ -96,7 +104,7 @@ class _Trip:
             asked = _each(reads, partial(self._prepare, batches))
             self._began = perf_counter()
             for alias, wrapper in self._wrappers.items():
-                self._send(wrapper, batches[alias])
+                self._send(wrapper, batches[alias], asked)
             self._is_free = False  # from here on each goes again by itself, if at all
             if not all(isinstance(read, CompiledRead) for read in reads):
                 asked = _each(asked, _finish)
@@ -111,13 +119,32 @@ class _Trip:
                 batch.forget(statement for _, statement in self._statements)
                 self._wrappers[alias].end_batch(batch)
 
-    def _send(self, wrapper: Any, batch: Batch) -> None:
-        batch.failed = None
+    def _send(self, wrapper: Any, batch: Batch, asked: list[Any]) -> None:
+        batch.failed, failure = None, None
         try:
             wrapper.send_waiting()
         except Error as error:
-            self._tell_whose(error, batch)
-            raise
+            failure = error
+        if failure is not None:
+            self._tell_whose(failure, batch)
+            self._let_handle(failure, wrapper, batch, asked)
+            raise failure
+
+    def _let_handle(self, failure: Error, wrapper: Any, batch: Batch, asked: list[Any]) -> None:
+        """Raise the error within the function whose query has failed, as where it asks by itself; it may handle it."""
+        answer = getattr(failure.__cause__, "pgresult", None)
+        if answer is None or batch.connection is None or batch.connection.closed:
+            return
+        for number, statement in self._statements:
+            function = asked[number - 1]
+            if statement is batch.failed and getattr(function, "func", None) is _call_with_answer:
+                is_broken, wrapper.needs_rollback = wrapper.needs_rollback, False
+                try:
+                    self.handled = number, function(answer)
+                except Exception as error:
+                    wrapper.needs_rollback = is_broken
+                    _tell(error, number)
+                    raise
 
     def _tell_whose(self, error: Error, batch: Batch) -> None:
         """Name the read whose statement has failed; it has asked for that result, so nobody else has to be told."""
@@ -224,14 +251,33 @@ def _result_of(number: int, asked: Any) -> Any:
     return asked.result()
 
 
+def _check(number: int, read: Any) -> None:
+    """Refuse what is neither a queryset nor a function.
+
+    Raises:
+        TypeError: it is not.
+    """
+    wanted = "gather() reads querysets and functions that are not coroutines"
+    if isinstance(read, BaseManager):
+        raise TypeError(f"{wanted}; its read number {number} is the manager {read!r}. Give it `.all()`.")
+    is_function = callable(read) and not isinstance(read, type) and not iscoroutinefunction(read)
+    if not is_function and not isinstance(read, QuerySet):
+        shown = read.__qualname__ if hasattr(read, "__qualname__") else repr(read)  # the repr of a method may ask
+        raise TypeError(f"{wanted}; its read number {number} is {shown}.")
+
+
+def _same(result: Any) -> Any:
+    return result
+
+
 def _number_of(statement: Waiting) -> int:
     result = statement.cursor.pgresult
     assert result is not None
     return int(result.get_value(0, 0) or 0)
 
 
-def _call_with_answer(read: Callable[[], Any], batch: Batch, statement: Waiting) -> Any:
-    result = statement.cursor.pgresult
+def _call_with_answer(read: Callable[[], Any], batch: Batch, statement: Waiting, answer: PGresult | None = None) -> Any:
+    result = answer or statement.cursor.pgresult
     assert result is not None
     batch.answered = statement, result
     try:

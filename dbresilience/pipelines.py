@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ContextDecorator
 from types import TracebackType
 from typing import Any
@@ -12,7 +13,7 @@ from django.db.transaction import Atomic
 from .batches import IS_SUPPORTED, Batch
 
 
-def pipeline(using: str = DEFAULT_DB_ALIAS, *, durable: bool = False) -> ContextDecorator:
+def pipeline(using: str | Callable[..., Any] = DEFAULT_DB_ALIAS, *, durable: bool = False) -> Any:
     """Be an `atomic()` whose statements wait for each other: one round trip for all, where none needs a result.
 
     What asks for one sends what waits: fetching, `rowcount`, an insert that returns a key of the server's, the count
@@ -27,9 +28,11 @@ def pipeline(using: str = DEFAULT_DB_ALIAS, *, durable: bool = False) -> Context
     twice then goes again with `retry(idempotent=True)`.
 
     Args:
-        using: the alias.
+        using: the alias; or the function, where it is written as a decorator without an alias.
         durable: as of `atomic()`.
     """
+    if callable(using):
+        return _Pipeline(DEFAULT_DB_ALIAS, durable)(using)
     return _Pipeline(using, durable)
 
 

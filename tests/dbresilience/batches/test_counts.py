@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import numbers
 import pickle
+from decimal import Decimal
+from fractions import Fraction
 
 from dbresilience import pipeline
 from dbresilience.base import DatabaseWrapper
@@ -22,6 +25,11 @@ def test_a_count_is_the_number_that_it_is(ours: DatabaseWrapper) -> None:
         assert (str(count), f"{count}", f"{count:03d}", f"{count:d}", repr(count)) == ("3", "3", "003", "3", "3")
         assert (list(range(count)), sum([count, count]), max(count, 2), hash(count)) == ([0, 1, 2], 6, 3, hash(3))
         assert ("abcd"[count], divmod(count, 2), count**2, -count, count & 1, count << 1) == ("d", (1, 1), 9, -3, 1, 6)
+        assert (count == 3.0, count < 3.5, count + 0.5, 0.5 * count, count in [3.0]) == (True, True, 3.5, 1.5, True)
+        assert (count * Decimal("2"), Decimal("7") - count, count / Fraction(1, 2)) == (6, 4, 6)
+        assert (sorted([count, 2.5]), min(count, 0.5)) == ([2.5, 3], 0.5)
+        assert (count.real, count.bit_length(), count.to_bytes(1, "big")) == (3, 2, b"\x03")
+        assert isinstance(count, numbers.Integral)
         assert {count: "three"}[3] == "three"  # type: ignore[index]
         assert pickle.loads(pickle.dumps(count)) == copy.deepcopy(count) == 3
         assert not owners(ours).filter(name="nobody").update(points=1)

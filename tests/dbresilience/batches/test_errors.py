@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 from django.db import IntegrityError, InterfaceError, transaction
+from django.test.utils import CaptureQueriesContext
 
 from dbresilience import pipeline
 from dbresilience.base import DatabaseWrapper
@@ -175,3 +176,23 @@ def test_a_notify_handler_that_raises_costs_no_pipeline(ours: DatabaseWrapper) -
                 cursor.execute("NOTIFY news, 'read all about it'")
         assert heard == ["read all about it"]
         assert names(ours) == ["owner 1"]
+
+
+def test_what_could_not_be_executed_for_an_error_before_it_has_its_text(ours: DatabaseWrapper) -> None:
+    """In Django's log of queries; the debug toolbar fails without."""
+    with CaptureQueriesContext(ours) as asked, transaction.atomic(using=ours.alias):
+        create(ours, 1)
+        with suppress(IntegrityError), pipeline(using=ours.alias):
+            create(ours, 1)
+    assert all(each["sql"] for each in asked.captured_queries)
+    assert names(ours) == ["owner 1"]
+
+
+def test_it_may_be_written_without_parentheses(db: None) -> None:
+    @pipeline
+    def add(number: int) -> int:
+        """Says what it does."""
+        return number + 1
+
+    assert add(1) == 2
+    assert add.__doc__ == "Says what it does."

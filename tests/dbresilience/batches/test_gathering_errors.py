@@ -6,13 +6,15 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from django.db import DatabaseError, IntegrityError, ProgrammingError, transaction
+from django.db import DatabaseError, IntegrityError, InternalError, ProgrammingError, transaction
+from django.test.utils import CaptureQueriesContext
 
 from dbresilience import DatabaseUnavailable, batches, gather, pipeline
 from dbresilience.base import DatabaseWrapper
 from dbresilience.pool import Pool
 from tests.dbresilience.batches.reads import fill
 from tests.dbresilience.batches.rows import create, names, owners
+from tests.dbresilience.batches.tables import Owner
 from tests.dbresilience.conftest import run
 from tests.support.proxy import Proxy
 
@@ -88,3 +90,57 @@ def test_after_one_that_got_no_connection_the_next_gives_its_own_back(
             gather(owners(ours), using=ours.alias)
     run(ours, "SELECT 1")
     assert ours.resources.snapshot().in_use == 0
+
+
+def test_a_function_may_handle_the_error_of_its_query(far: DatabaseWrapper, proxy: Proxy) -> None:
+    """As where it asks by itself; the others are asked again."""
+    create(far, 1)
+
+    def read() -> Any:
+        try:
+            return list(owners(far).extra(where=["1 / 0 = 1"]))
+        except DatabaseError as error:
+            return type(error.__cause__).__name__
+
+    with CaptureQueriesContext(far) as asked:
+        found = gather(owners(far).values_list("name", flat=True), read, owners(far).count, using=far.alias)
+    assert found == [["owner 1"], "DivisionByZero", 1]
+    assert any("1 / 0" in each["sql"] for each in asked.captured_queries)
+    assert gather(read, read, using=far.alias) == ["DivisionByZero"] * 2
+    assert far.resources.snapshot().in_use == 0
+
+
+def test_a_function_may_make_another_error_of_it(ours: DatabaseWrapper) -> None:
+    def read() -> None:
+        try:
+            list(owners(ours).extra(where=["1 / 0 = 1"]))
+        except DatabaseError:
+            raise LookupError("mine") from None
+
+    with pytest.raises(LookupError, match="mine") as caught:
+        gather(owners(ours), read, using=ours.alias)
+    assert caught.value.__notes__ == ["It was raised by read number 2 of gather()."]
+
+
+def test_a_transaction_is_broken_by_an_error_that_a_function_handles(ours: DatabaseWrapper) -> None:
+    def read() -> str:
+        try:
+            list(owners(ours).extra(where=["1 / 0 = 1"]))
+        except DatabaseError:
+            return "handled"
+        return "read"
+
+    with pytest.raises(InternalError), transaction.atomic(using=ours.alias):
+        assert gather(read, using=ours.alias) == ["handled"]
+        owners(ours).count()
+    with transaction.atomic(using=ours.alias), pytest.raises(InternalError):
+        gather(read, owners(ours), using=ours.alias)
+
+
+async def coroutine() -> None: ...
+
+
+@pytest.mark.parametrize("read", [Owner.objects, Owner, coroutine, Owner.objects.all().acount, 7])
+def test_what_is_no_read_is_refused(ours: DatabaseWrapper, read: Any) -> None:
+    with pytest.raises(TypeError, match="its read number 2 is"):
+        gather(owners(ours), read, using=ours.alias)

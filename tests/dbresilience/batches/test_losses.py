@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.db import OperationalError, connections, transaction
 
-from dbresilience import CommitOutcomeUnknown, classify, deadline, gather, pipeline, retry, signals
+from dbresilience import CommitOutcomeUnknown, classify, deadline, gather, no_retries, pipeline, retry, signals
 from dbresilience.base import DatabaseWrapper
 from tests.dbresilience.batches.rows import create, end_session, names, owners, run_waiting
 from tests.dbresilience.batches.tables import Owner
@@ -215,3 +215,24 @@ def test_a_function_that_writes_and_was_lost_is_of_unknown_outcome(far: Database
     with pytest.raises(CommitOutcomeUnknown):
         gather(lambda: run(far, "INSERT INTO batches_note (text) VALUES ('x') RETURNING id"), using=far.alias)
     far.close()
+
+
+def test_a_session_that_ends_in_a_batch_was_closed_for_that(far: DatabaseWrapper) -> None:
+    """As one that ends in a statement by itself; whoever counts lost sessions counts these."""
+    create(far, 1)
+    reasons: list[str] = []
+
+    def receiver(sender: str, reason: str, **details: object) -> None:
+        reasons.append(reason)
+
+    ends_it = "pg_terminate_backend(pg_backend_pid())"
+    signals.connection_closed.connect(receiver)
+    try:
+        with no_retries(), suppress(OperationalError):
+            gather(owners(far).extra(select={"ended": ends_it}), using=far.alias)
+        with suppress(OperationalError), pipeline(using=far.alias), far.cursor() as cursor:
+            cursor.execute(f"SELECT {ends_it}")
+    finally:
+        signals.connection_closed.disconnect(receiver)
+    # A read that calls a function which may store something is one of unknown outcome, as by itself.
+    assert reasons == ["outcome_unknown (57P01)", "not_committed (57P01)"]
