@@ -169,6 +169,10 @@ def clean_session(connection: ResilientConnection, configure: Callable[[Resilien
     connection.needs_lease = False  # nobody has it, and it is not a former holder who asks
     with psycopg.Cursor(connection) as cursor:  # not one of ours, to which this would be a write that may be lost
         cursor.execute("DISCARD ALL")
+    # Whoever listened here hears nothing of what the next one listens to.
+    connection._notify_handlers.clear()
+    if connection._notifies_backlog is not None:
+        connection._notifies_backlog.clear()
     configure(connection)
     connection.needs_lease = True
     # What receivers of connection_created had set is gone, too.

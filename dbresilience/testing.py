@@ -1,7 +1,7 @@
-"""For the tests of users: a pytest plugin, and the same as functions for every other runner.
+"""For the tests of users, with whatever runner: statements that fail, and who holds a connection.
 
-Installed with the package, so pytest finds it by itself. Under tests the defaults of `OPTIONS` are those of the test
-profile (`conf.UNDER_TESTS`), without a setting.
+`pytest_plugin` makes fixtures and a marker of it. Under tests the defaults of `OPTIONS` are those of the test profile
+(`conf.UNDER_TESTS`), without a setting.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-import pytest
 
 if TYPE_CHECKING:
     from dbresilience.lease import Lease
@@ -50,10 +49,10 @@ def assert_no_connection_out() -> None:
     Raises:
         AssertionError: somebody does; it says who, since when and with what statement.
     """
-    _assert_none(connections_out())
+    assert_none(connections_out())
 
 
-def _assert_none(held: list[str]) -> None:
+def assert_none(held: list[str]) -> None:
     __tracebackhide__ = True
     assert not held, f"{len(held)} not given back:\n" + "\n".join(held)
 
@@ -79,28 +78,37 @@ def failing_statement(sqlstate: str, *, alias: str = "default", matching: str = 
     """
     if len(sqlstate) != 5 or not (sqlstate.isascii() and sqlstate.isalnum()) or sqlstate[:2] in ("00", "01", "02"):
         raise ValueError(f"{sqlstate!r} is no SQLSTATE of an error: give five characters such as '40001'.")
-    original = psycopg.Cursor.execute
+    from dbresilience.batches import Batch
+
+    executes, adds = psycopg.Cursor.execute, Batch.add
+    fails = _END_SESSION if sqlstate in SESSION_ENDED else _RAISE.format(sqlstate.upper())
     happened = threading.Event()
     lock = threading.Lock()
 
-    def execute(cursor: Any, query: Any, params: Any = None, **kwargs: Any) -> Any:
+    def is_meant(cursor: Any, query: Any) -> bool:
         with lock:
-            is_meant = not happened.is_set() and _is_of(cursor, alias) and matching in str(query)
-            if is_meant:
-                happened.set()
-        if not is_meant:
-            return original(cursor, query, params, **kwargs)
+            if happened.is_set() or not _is_of(cursor, alias) or matching not in str(query):
+                return False
+            happened.set()
         if sqlstate.startswith(CONNECTION_LOST):
             _cut(cursor.connection)
-            return original(cursor, query, params, **kwargs)
-        return original(cursor, _END_SESSION if sqlstate in SESSION_ENDED else _RAISE.format(sqlstate.upper()))
+            return False  # it goes as it is, and meets that
+        return True
+
+    def execute(cursor: Any, query: Any, params: Any = None, **kwargs: Any) -> Any:
+        return executes(cursor, fails) if is_meant(cursor, query) else executes(cursor, query, params, **kwargs)
+
+    def add(batch: Any, statement: Any, **kwargs: Any) -> None:
+        if is_meant(statement.cursor, statement.query):
+            statement = statement._replace(text=fails.encode())
+        adds(batch, statement, **kwargs)
 
     # Below all of ours, which sees the statement that was meant, and its error.
-    psycopg.Cursor.execute = execute  # type: ignore[assignment,method-assign]
+    psycopg.Cursor.execute, Batch.add = execute, add  # type: ignore[assignment,method-assign]
     try:
         yield happened.is_set
     finally:
-        psycopg.Cursor.execute = original  # type: ignore[method-assign]
+        psycopg.Cursor.execute, Batch.add = executes, adds  # type: ignore[method-assign]
     assert happened.is_set(), f"No statement on {alias!r} containing {matching!r} was executed, so none has failed."
 
 
@@ -113,52 +121,3 @@ def _is_of(cursor: Any, alias: str) -> bool:
 def _cut(connection: Any) -> None:
     with socket.socket(fileno=os.dup(connection.pgconn.socket)) as wire:
         wire.shutdown(socket.SHUT_RDWR)
-
-
-# The plugin
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the setting that holds for all tests."""
-    parser.addini(
-        "dbresilience_no_connection_out", "Fail every test that leaves a connection out.", type="bool", default=False
-    )
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Describe the marker."""
-    config.addinivalue_line(
-        "markers", "no_connection_out: fail the test if it leaves a connection of dbresilience's pool out."
-    )
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
-    """Look before the fixtures of the test end, which close what its own thread has left, and after."""
-    looks = item.get_closest_marker("no_connection_out") or item.config.getini("dbresilience_no_connection_out")
-    left = connections_out() if looks else []
-    try:
-        return (yield)
-    finally:
-        if looks:
-            _assert_none(left or connections_out())
-
-
-@pytest.fixture
-def fail_next_statement() -> Iterator[Callable[..., Callable[[], bool]]]:
-    """``fail_next_statement("40001")``: see `failing_statement`; the test fails if no such statement was executed."""
-    with ExitStack() as stack:
-
-        def arm(sqlstate: str, *, alias: str = "default", matching: str = "") -> Callable[[], bool]:
-            return stack.enter_context(failing_statement(sqlstate, alias=alias, matching=matching))
-
-        yield arm
-
-
-@pytest.fixture
-def without_retries() -> Iterator[None]:
-    """Nothing is done again by itself in this test, so that it sees the first error; see `dbresilience.no_retries`."""
-    from dbresilience import no_retries
-
-    with no_retries():
-        yield

@@ -186,6 +186,24 @@ def test_a_notify_handler_that_raises_costs_no_connection(one: DatabaseWrapper, 
     assert one.resources.snapshot().in_use == 0
 
 
+def test_who_listened_hears_nothing_of_the_next(one: DatabaseWrapper, postgres: ThrowawayPostgres) -> None:
+    heard: dict[str, list[str]] = {"first": [], "second": []}
+
+    def listen(name: str) -> int:
+        with one.pinned():
+            run(one, f"LISTEN {name}")
+            assert one.connection is not None
+            one.connection.add_notify_handler(lambda notify: heard[name].append(notify.payload))
+            run(one, f"NOTIFY {name}, 'for {name}'")
+            run(one, "SELECT 1")
+            pid: int = one.connection.info.backend_pid
+        one.close()
+        return pid
+
+    assert listen("first") == listen("second")
+    assert heard == {"first": ["for first"], "second": ["for second"]}
+
+
 def test_reset_is_never_skipped(make_wrapper: MakeWrapper) -> None:
     """Whoever takes a connection finds it as `reset` left it, also when two threads take turns."""
     dirty: set[int] = set()

@@ -19,7 +19,7 @@ from django.db import (
     transaction,
 )
 
-from dbresilience import CommitOutcomeUnknown, classify, no_retries, retry
+from dbresilience import CommitOutcomeUnknown, classify, gather, no_retries, pipeline, retry
 from dbresilience.base import DatabaseWrapper
 from dbresilience.testing import assert_no_connection_out, connections_out, failing_statement
 from tests.dbresilience.conftest import in_thread, run
@@ -79,6 +79,29 @@ def test_a_unit_goes_again_and_without_retries_it_does_not(wrapper: DatabaseWrap
     with failing_statement("40001", alias=wrapper.alias), no_retries(), pytest.raises(OperationalError):
         unit()
     assert run(wrapper, "SELECT n FROM kept") == [(1,)]
+
+
+@pytest.mark.parametrize("sqlstate", ["40001", "57P01", "08006"])
+def test_a_statement_that_waits_fails_too(wrapper: DatabaseWrapper, sqlstate: str) -> None:
+    """In a pipeline, which goes again as the documentation has it, and in gather()."""
+    run(wrapper, "CREATE TABLE kept (n int)")
+
+    @retry(using=wrapper.alias, idempotent=True)
+    @pipeline(using=wrapper.alias)
+    def unit() -> None:
+        with wrapper.cursor() as cursor:
+            cursor.execute("INSERT INTO kept VALUES (1)")
+
+    with failing_statement(sqlstate, alias=wrapper.alias, matching="INSERT"):
+        unit()
+    assert run(wrapper, "SELECT n FROM kept") == [(1,)]
+    with failing_statement(sqlstate, alias=wrapper.alias), no_retries(), pytest.raises(OperationalError):
+        gather(lambda: run(wrapper, "SELECT n FROM kept"), using=wrapper.alias)
+
+
+def test_it_needs_no_pytest() -> None:
+    code = "import sys; sys.modules['pytest'] = None; import dbresilience.testing"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=BASE_DIR)
 
 
 def test_without_retries_the_first_error_is_seen(wrapper: DatabaseWrapper, without_retries: None) -> None:
@@ -145,8 +168,9 @@ def run_pytest(folder: Path, tests: str, database_url: str, *arguments: str) -> 
     """Run pytest as a project does that has installed the package."""
     (folder / "test_theirs.py").write_text(textwrap.dedent(tests))
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "dbresilience.testing", "-c", "/dev/null",
-         "--rootdir", str(folder), "--ds", "tests.settings", *arguments, str(folder / "test_theirs.py")],
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "dbresilience.pytest_plugin",
+         "-c", "/dev/null", "--rootdir", str(folder), "--ds", "tests.settings", *arguments,
+         str(folder / "test_theirs.py")],
         cwd=BASE_DIR,
         env=os.environ | {"DATABASE_URL": database_url},
         capture_output=True,
