@@ -37,7 +37,10 @@ class DeferredCount:
         return int, (int(self),)  # what is pickled or copied is the number
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(int(self), name)  # `real`, `bit_length` and what else an int has
+        # Who only looks whether it has something that no number has does not send what waits.
+        if name in DeferredCount.__slots__ or not hasattr(int, name):
+            raise AttributeError(f"{name!r} is no attribute of a count.")
+        return getattr(int(self), name)
 
 
 def _number(value: Any) -> Any:
@@ -49,7 +52,7 @@ def _with(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _reflected(function: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda self, other: function(_number(other), int(self))
+    return lambda self, other, *others: function(_number(other), int(self), *map(_number, others))
 
 
 _COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")

@@ -9,7 +9,6 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg.adapt import Transformer
 from psycopg.pq import ConnStatus, TransactionStatus
 
 from . import units
@@ -28,6 +27,7 @@ from .errors import (
 from .liveness import LOOK_AFTER_SECONDS, is_alive
 from .repeating import repeat
 from .session_state import Traits, may_wait, traits_of
+from .unsent import unsent
 
 if TYPE_CHECKING:
     from .batches import Batch
@@ -198,10 +198,9 @@ class LeasedCursorMixin(_Cursor):
         if batch.is_full or not (batch.is_open and may_wait(before)):
             try:
                 connection.send_waiting()
-            except psycopg.Error:
+            except Exception:
                 if before is not None:
-                    self._tx = Transformer.from_context(self)
-                    self._query = self._convert_query(before, params)  # of which Django's log of queries tells
+                    self._query = unsent(self, before, params)
                 raise
 
     def _begin(self, query: Any, now: float) -> Traits | None:

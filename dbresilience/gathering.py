@@ -36,9 +36,9 @@ def gather(*reads: Read, using: str = DEFAULT_DB_ALIAS) -> list[Any]:
     Args:
         reads: querysets, each evaluated to a list; or functions without arguments that make one query, such as
             ``queryset.count``, ``queryset.exists`` or ``lambda: Thread.objects.get(pk=1)``. Functions are called twice,
-            the first time no further than their query; Django's own `count` and `exists` at most once. What else they
-            ask for, and what `prefetch_related` does, costs round trips of its own; so does a function that begins a
-            transaction.
+            the first time no further than their query; Django's own `count` and `exists` at most once. One that handles
+            the error of its query is called no more, and the others again. What else they ask for, and what
+            `prefetch_related` does, costs round trips of its own; so does a function that begins a transaction.
         using: the alias that functions ask.
 
     Raises:
@@ -47,31 +47,32 @@ def gather(*reads: Read, using: str = DEFAULT_DB_ALIAS) -> list[Any]:
             again first, outside a transaction.
     """
     for number, read in enumerate(reads, 1):
-        _check(number, read)
+        _check_read(number, read)
     # Asked once, since a router may answer otherwise the next time.
     aliases = [read.db if isinstance(read, QuerySet) else using for read in reads]
     wrappers: dict[str, Any] = {alias: connections[alias] for alias in aliases}
     if not all(IS_SUPPORTED and hasattr(wrapper, "begin_batch") for wrapper in wrappers.values()):
         return [list(read) if isinstance(read, QuerySet) else read() for read in reads]
-    for attempt in range(1, 1000):
-        trip = _Trip(reads, aliases, wrappers)
+    attempt, wanted = 1, list[Any](reads)
+    while True:
+        trip = _Trip(wanted, aliases, wrappers)
         try:
             return trip.make()
         except Error as error:
             if trip.handled is not None:
                 number, result = trip.handled
-                reads = (*reads[: number - 1], partial(_same, result), *reads[number:])
-                continue
-            if not trip.may_go_again(error, attempt):
+                wanted[number - 1] = CompiledRead(None, list, result)
+            elif trip.may_go_again(error, attempt):
+                trip.go_again(error, attempt)
+                attempt += 1
+            else:
                 raise
-            trip.go_again(error, attempt)
-    raise AssertionError("the number of attempts is limited")
 
 
 class _Trip:
     """One attempt."""
 
-    def __init__(self, reads: Sequence[Read], aliases: list[str], wrappers: dict[str, Any]) -> None:
+    def __init__(self, reads: Sequence[CompiledRead | Read], aliases: list[str], wrappers: dict[str, Any]) -> None:
         self._reads = reads
         self._aliases = aliases
         self._wrappers = wrappers
@@ -82,6 +83,8 @@ class _Trip:
         self._began = perf_counter()
         self._statements: list[tuple[int, Waiting]] = []
         """What was let wait, and the number of its read."""
+        self._has_run = len(wrappers) > 1
+        """Whether something may be done already that would be done twice if all were asked again."""
         self.handled: tuple[int, Any] | None = None
         """The number and the result of a function that has handled the error of its query; the others go again."""
 
@@ -90,8 +93,10 @@ class _Trip:
         reads = _each(self._reads, self._compile)
         return _each(self._ask(reads), _result_of)
 
-    def _compile(self, number: int, read: Read) -> CompiledRead | Read:
+    def _compile(self, number: int, read: CompiledRead | Read) -> CompiledRead | Read:
         """Put a read into words; a function that has to be called is left as it is."""
+        if isinstance(read, CompiledRead):
+            return read  # it was handled before
         alias = self._aliases[number - 1]
         return compile_queryset(read, alias) if isinstance(read, QuerySet) else compile_function(read, alias) or read
 
@@ -125,26 +130,34 @@ class _Trip:
             wrapper.send_waiting()
         except Error as error:
             failure = error
-        if failure is not None:
-            self._tell_whose(failure, batch)
-            self._let_handle(failure, wrapper, batch, asked)
-            raise failure
+        try:
+            if failure is not None:
+                self._tell_whose(failure, batch)
+                self._let_handle(failure, wrapper, batch, asked)  # with no error in its context but its own
+                raise failure
+        finally:
+            failure = None  # it refers to this frame
 
     def _let_handle(self, failure: Error, wrapper: Any, batch: Batch, asked: list[Any]) -> None:
         """Raise the error within the function whose query has failed, as where it asks by itself; it may handle it."""
         answer = getattr(failure.__cause__, "pgresult", None)
-        if answer is None or batch.connection is None or batch.connection.closed:
+        if answer is None or batch.connection is None or batch.connection.closed or self._has_run:
             return
         for number, statement in self._statements:
             function = asked[number - 1]
-            if statement is batch.failed and getattr(function, "func", None) is _call_with_answer:
-                is_broken, wrapper.needs_rollback = wrapper.needs_rollback, False
-                try:
-                    self.handled = number, function(answer)
-                except Exception as error:
-                    wrapper.needs_rollback = is_broken
-                    _tell(error, number)
-                    raise
+            if statement is not batch.failed or getattr(function, "func", None) is not _call_with_answer:
+                continue
+            # Django would refuse the call; an error of a query by itself does not set it.
+            is_broken, wrapper.needs_rollback = wrapper.needs_rollback, False
+            try:
+                self.handled = number, function(answer)
+            except BaseException as error:
+                wrapper.needs_rollback = is_broken
+                if getattr(error.__cause__, "pgresult", None) is not answer:
+                    self._is_free = False  # nobody knows what it did before
+                _tell(error, number)
+                raise
+            return
 
     def _tell_whose(self, error: Error, batch: Batch) -> None:
         """Name the read whose statement has failed; it has asked for that result, so nobody else has to be told."""
@@ -187,7 +200,7 @@ class _Trip:
             is_answered = has_ended and len(added) == 1 and is_number
             rehearsal.end(counts=is_answered or not has_ended)
         if not has_ended:
-            self._is_free = False  # it was called to its end, and nobody knows what it did
+            self._is_free, self._has_run = False, True  # it was called to its end, and nobody knows what it did
             return lambda: result
         if len(added) != 1:  # more than one query: it goes by itself, later
             batch.forget(added)
@@ -251,7 +264,7 @@ def _result_of(number: int, asked: Any) -> Any:
     return asked.result()
 
 
-def _check(number: int, read: Any) -> None:
+def _check_read(number: int, read: Any) -> None:
     """Refuse what is neither a queryset nor a function.
 
     Raises:
@@ -266,10 +279,6 @@ def _check(number: int, read: Any) -> None:
         raise TypeError(f"{wanted}; its read number {number} is {shown}.")
 
 
-def _same(result: Any) -> Any:
-    return result
-
-
 def _number_of(statement: Waiting) -> int:
     result = statement.cursor.pgresult
     assert result is not None
@@ -277,7 +286,7 @@ def _number_of(statement: Waiting) -> int:
 
 
 def _call_with_answer(read: Callable[[], Any], batch: Batch, statement: Waiting, answer: PGresult | None = None) -> Any:
-    result = answer or statement.cursor.pgresult
+    result = statement.cursor.pgresult if answer is None else answer
     assert result is not None
     batch.answered = statement, result
     try:

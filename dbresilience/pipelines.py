@@ -5,15 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ContextDecorator
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.transaction import Atomic
 
 from .batches import IS_SUPPORTED, Batch
 
+F = TypeVar("F", bound=Callable[..., Any])
 
-def pipeline(using: str | Callable[..., Any] = DEFAULT_DB_ALIAS, *, durable: bool = False) -> Any:
+
+@overload
+def pipeline(using: F) -> F: ...
+
+
+@overload
+def pipeline(using: str = DEFAULT_DB_ALIAS, *, durable: bool = False) -> ContextDecorator: ...
+
+
+def pipeline(using: Any = DEFAULT_DB_ALIAS, *, durable: bool = False) -> Any:
     """Be an `atomic()` whose statements wait for each other: one round trip for all, where none needs a result.
 
     What asks for one sends what waits: fetching, `rowcount`, an insert that returns a key of the server's, the count

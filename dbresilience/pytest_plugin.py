@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from .testing import assert_none, connections_out, failing_statement
+from .testing import assert_none_out, connections_out, failing_statement
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,7 +33,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
         return (yield)
     finally:
         if looks:
-            assert_none(left or connections_out())
+            assert_none_out(left or connections_out())
 
 
 @pytest.fixture

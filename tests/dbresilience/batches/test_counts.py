@@ -10,6 +10,7 @@ from fractions import Fraction
 
 from dbresilience import pipeline
 from dbresilience.base import DatabaseWrapper
+from dbresilience.counts import DeferredCount
 from tests.dbresilience.batches.programs import key
 from tests.dbresilience.batches.rows import create, owners
 from tests.dbresilience.batches.tables import Owner
@@ -43,3 +44,12 @@ def test_a_count_may_be_looked_at_after_the_end(far: DatabaseWrapper, proxy: Pro
     before = proxy.round_trips
     assert count == 1
     assert proxy.round_trips == before
+
+
+def test_who_looks_what_it_is_sends_nothing(far: DatabaseWrapper, proxy: Proxy) -> None:
+    with pipeline(using=far.alias):
+        count = owners(far).update(points=1)
+        before = proxy.round_trips
+        assert not hasattr(count, "resolve_expression")
+        assert not hasattr(DeferredCount.__new__(DeferredCount), "_cursor")
+        assert proxy.round_trips == before

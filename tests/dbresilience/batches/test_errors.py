@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from django.db import IntegrityError, InterfaceError, transaction
+from django.db import IntegrityError, InterfaceError, OperationalError, transaction
 from django.test.utils import CaptureQueriesContext
 
 from dbresilience import pipeline
@@ -186,6 +186,22 @@ def test_what_could_not_be_executed_for_an_error_before_it_has_its_text(ours: Da
             create(ours, 1)
     assert all(each["sql"] for each in asked.captured_queries)
     assert names(ours) == ["owner 1"]
+
+
+@pytest.mark.parametrize("value", ["a text, for which the connection is asked", object()])
+def test_a_text_that_cannot_be_had_hides_no_error(ours: DatabaseWrapper, value: Any) -> None:
+    """The session is over, or the values are none: what is told of is what came before."""
+    alone = "SELECT %s; SELECT 2"
+    with CaptureQueriesContext(ours) as asked, suppress(OperationalError), transaction.atomic(using=ours.alias):
+        with pytest.raises(OperationalError) as caught, pipeline(using=ours.alias), ours.cursor() as cursor:
+            cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+            cursor.execute(alone, [value])
+        assert getattr(caught.value.__cause__, "sqlstate", None) == "57P01"
+        raise OperationalError
+    assert alone in [each["sql"] for each in asked.captured_queries]
+    with pytest.raises(IntegrityError), pipeline(using=ours.alias), ours.cursor() as cursor:
+        create(ours, 1, points=-1)
+        cursor.execute(alone, [value])
 
 
 def test_it_may_be_written_without_parentheses(db: None) -> None:

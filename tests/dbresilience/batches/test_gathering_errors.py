@@ -13,9 +13,10 @@ from dbresilience import DatabaseUnavailable, batches, gather, pipeline
 from dbresilience.base import DatabaseWrapper
 from dbresilience.pool import Pool
 from tests.dbresilience.batches.reads import fill
-from tests.dbresilience.batches.rows import create, names, owners
+from tests.dbresilience.batches.rows import create, end_session, names, owners
 from tests.dbresilience.batches.tables import Owner
 from tests.dbresilience.conftest import run
+from tests.support.postgres import ThrowawayPostgres
 from tests.support.proxy import Proxy
 
 
@@ -144,3 +145,44 @@ async def coroutine() -> None: ...
 def test_what_is_no_read_is_refused(ours: DatabaseWrapper, read: Any) -> None:
     with pytest.raises(TypeError, match="its read number 2 is"):
         gather(owners(ours), read, using=ours.alias)
+
+
+def test_what_is_done_is_not_done_again_for_an_error_that_could_be_handled(ours: DatabaseWrapper) -> None:
+    """Then it is raised."""
+
+    def write() -> None:
+        with ours.cursor() as cursor:
+            cursor.executemany("INSERT INTO batches_owner VALUES (gen_random_uuid(), %s, 0)", [["a"], ["b"]])
+
+    def read() -> str:
+        try:
+            list(owners(ours).extra(where=["1 / 0 = 1"]))
+        except DatabaseError:
+            return "handled"
+        return "read"
+
+    with pytest.raises(DatabaseError, match="division"):
+        gather(write, read, using=ours.alias)
+    assert sorted(names(ours)) == ["a", "b"]
+
+
+def test_what_is_lost_after_an_error_was_handled_is_read_again(
+    far: DatabaseWrapper, postgres: ThrowawayPostgres
+) -> None:
+    create(far, 1)
+    ended: list[int] = []
+
+    def read() -> str:
+        try:
+            list(owners(far).extra(where=["1 / 0 = 1"]))
+        except DatabaseError:
+            ended.append(far.connection.info.backend_pid)
+            return "handled"
+        return "read"
+
+    def name() -> str:
+        if ended:
+            end_session(postgres, ended.pop())
+        return owners(far).get().name
+
+    assert gather(read, name, using=far.alias) == ["handled", "owner 1"]
