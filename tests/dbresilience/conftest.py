@@ -56,8 +56,9 @@ def make_wrapper(database_url: str, django_db_blocker: Any) -> Iterator[MakeWrap
             wrapper.inc_thread_sharing()
             wrapper.close()
             wrapper.resources.close("the test ended")
-        del connections.settings[alias]
-        del connections[alias]
+        if made:  # a test may have been skipped before it came to that
+            del connections.settings[alias]
+            del connections[alias]
 
 
 @pytest.fixture
