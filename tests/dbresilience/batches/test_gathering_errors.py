@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import pytest
-from django.db import DatabaseError, IntegrityError, InternalError, ProgrammingError, transaction
+from django.db import DatabaseError, IntegrityError, InternalError, OperationalError, ProgrammingError, transaction
 from django.test.utils import CaptureQueriesContext
 
-from dbresilience import DatabaseUnavailable, batches, gather, pipeline
+from dbresilience import DatabaseUnavailable, batches, gather, no_retries, pipeline
 from dbresilience.base import DatabaseWrapper
 from dbresilience.pool import Pool
 from tests.dbresilience.batches.reads import fill
 from tests.dbresilience.batches.rows import create, end_session, names, owners
 from tests.dbresilience.batches.tables import Owner
-from tests.dbresilience.conftest import run
+from tests.dbresilience.conftest import pid_of, run
 from tests.support.postgres import ThrowawayPostgres
 from tests.support.proxy import Proxy
 
@@ -93,49 +94,45 @@ def test_after_one_that_got_no_connection_the_next_gives_its_own_back(
     assert ours.resources.snapshot().in_use == 0
 
 
-def test_a_function_may_handle_the_error_of_its_query(far: DatabaseWrapper, proxy: Proxy) -> None:
-    """As where it asks by itself; the others are asked again."""
-    create(far, 1)
+def failing(wrapper: DatabaseWrapper, handle: Callable[[], Any] = lambda: "handled") -> Callable[[], Any]:
+    """A read that handles the error of its query."""
 
     def read() -> Any:
         try:
-            return list(owners(far).extra(where=["1 / 0 = 1"]))
-        except DatabaseError as error:
-            return type(error.__cause__).__name__
+            return list(owners(wrapper).extra(where=["1 / 0 = 1"]))
+        except DatabaseError:
+            return handle()
 
+    return read
+
+
+def test_a_function_may_handle_the_error_of_its_query(far: DatabaseWrapper) -> None:
+    """As where it asks by itself; the others are asked again."""
+    create(far, 1)
+    read = failing(far)
     with CaptureQueriesContext(far) as asked:
         found = gather(owners(far).values_list("name", flat=True), read, owners(far).count, using=far.alias)
-    assert found == [["owner 1"], "DivisionByZero", 1]
+    assert found == [["owner 1"], "handled", 1]
     assert any("1 / 0" in each["sql"] for each in asked.captured_queries)
-    assert gather(read, read, using=far.alias) == ["DivisionByZero"] * 2
+    assert gather(read, read, using=far.alias) == ["handled"] * 2
     assert far.resources.snapshot().in_use == 0
 
 
 def test_a_function_may_make_another_error_of_it(ours: DatabaseWrapper) -> None:
-    def read() -> None:
-        try:
-            list(owners(ours).extra(where=["1 / 0 = 1"]))
-        except DatabaseError:
-            raise LookupError("mine") from None
+    def look_up() -> None:
+        raise LookupError("mine")
 
     with pytest.raises(LookupError, match="mine") as caught:
-        gather(owners(ours), read, using=ours.alias)
+        gather(owners(ours), failing(ours, look_up), using=ours.alias)
     assert caught.value.__notes__ == ["It was raised by read number 2 of gather()."]
 
 
 def test_a_transaction_is_broken_by_an_error_that_a_function_handles(ours: DatabaseWrapper) -> None:
-    def read() -> str:
-        try:
-            list(owners(ours).extra(where=["1 / 0 = 1"]))
-        except DatabaseError:
-            return "handled"
-        return "read"
-
     with pytest.raises(InternalError), transaction.atomic(using=ours.alias):
-        assert gather(read, using=ours.alias) == ["handled"]
+        assert gather(failing(ours), using=ours.alias) == ["handled"]
         owners(ours).count()
     with transaction.atomic(using=ours.alias), pytest.raises(InternalError):
-        gather(read, owners(ours), using=ours.alias)
+        gather(failing(ours), owners(ours), using=ours.alias)
 
 
 async def coroutine() -> None: ...
@@ -154,15 +151,8 @@ def test_what_is_done_is_not_done_again_for_an_error_that_could_be_handled(ours:
         with ours.cursor() as cursor:
             cursor.executemany("INSERT INTO batches_owner VALUES (gen_random_uuid(), %s, 0)", [["a"], ["b"]])
 
-    def read() -> str:
-        try:
-            list(owners(ours).extra(where=["1 / 0 = 1"]))
-        except DatabaseError:
-            return "handled"
-        return "read"
-
     with pytest.raises(DatabaseError, match="division"):
-        gather(write, read, using=ours.alias)
+        gather(write, failing(ours), using=ours.alias)
     assert sorted(names(ours)) == ["a", "b"]
 
 
@@ -172,17 +162,26 @@ def test_what_is_lost_after_an_error_was_handled_is_read_again(
     create(far, 1)
     ended: list[int] = []
 
-    def read() -> str:
-        try:
-            list(owners(far).extra(where=["1 / 0 = 1"]))
-        except DatabaseError:
-            ended.append(far.connection.info.backend_pid)
-            return "handled"
-        return "read"
-
     def name() -> str:
         if ended:
             end_session(postgres, ended.pop())
         return owners(far).get().name
 
-    assert gather(read, name, using=far.alias) == ["handled", "owner 1"]
+    read = failing(far, lambda: ended.append(far.connection.info.backend_pid))
+    assert gather(read, name, using=far.alias) == [None, "owner 1"]
+
+
+def test_what_is_lost_while_an_error_is_handled_is_not_read_again(
+    far: DatabaseWrapper, postgres: ThrowawayPostgres
+) -> None:
+    """Nobody knows what the function had done by then."""
+
+    def handle() -> None:
+        create(far, owners(far).count() + 1)
+        with no_retries(), far.pinned():
+            end_session(postgres, pid_of(far))
+            owners(far).count()
+
+    with pytest.raises(OperationalError):
+        gather(failing(far, handle), using=far.alias)
+    assert names(far) == ["owner 1"]
