@@ -38,7 +38,7 @@ class DeferredCount:
 
     def __getattr__(self, name: str) -> Any:
         # Who only looks whether it has something that no number has does not send what waits.
-        if name in DeferredCount.__slots__ or not hasattr(int, name):
+        if not hasattr(int, name):
             raise AttributeError(f"{name!r} is no attribute of a count.")
         return getattr(int(self), name)
 

@@ -147,12 +147,10 @@ class _Trip:
             function = asked[number - 1]
             if statement is not batch.failed or getattr(function, "func", None) is not _call_with_answer:
                 continue
-            # Django would refuse the call; an error of a query by itself does not set it.
-            is_broken, wrapper.needs_rollback = wrapper.needs_rollback, False
+            wrapper.needs_rollback = False  # as after an error of a query by itself; Django would refuse the call
             try:
                 self.handled = number, function(answer)
             except BaseException as error:
-                wrapper.needs_rollback = is_broken
                 if getattr(error.__cause__, "pgresult", None) is not answer:
                     self._is_free = False  # nobody knows what it did before
                 _tell(error, number)

@@ -23,7 +23,8 @@ class Line(Generic[T]):
     """Those who stand in line.
 
     Args:
-        spares: what they wait for; whoever adds to it or takes from it says so (`tell`) while anybody stands here.
+        spares: what they wait for; whoever adds to it, or takes one to use it, says so (`tell`) while anybody stands
+            here.
         take: takes one of them, if there is any.
     """
 

@@ -145,10 +145,8 @@ class Spares:
             try:
                 connection = self._spares.pop()
             except IndexError:
-                break
+                return
             self._return(connection)
-        if self._standing:
-            self._line.tell()  # somebody may have been called for what is gone
 
     def close(self) -> None:
         """Keep no spare from now on; after psycopg's pool was closed, so that they are closed, too."""

@@ -122,6 +122,30 @@ def test_an_old_one_is_kept_while_somebody_stands_in_line(one: DatabaseWrapper) 
     assert pid_of(one) != mine
 
 
+def test_nobody_is_sent_on_for_one_that_psycopgs_queue_waits_for(
+    one: DatabaseWrapper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spares, "LINE_SECONDS", 0.0)
+    generation = current(one)
+    line = generation._spares._line
+    with one.pinned():
+        pid_of(one)
+        asking = in_thread(lambda: pid_of(connections[one.alias]))  # type: ignore[arg-type]
+        wait_until(lambda: generation.psycopg_pool.get_stats()["requests_waiting"] == 1)
+        line.standing.append(object())
+        assert one._lease is not None
+        one._lease.discard = True  # psycopg opens another, for its queue
+    asking.join(LONG_SECONDS / 2)
+    assert not asking.is_alive()
+    assert line._sent_on == []
+
+
+def test_who_passes_on_the_way_to_an_idle_connection_does_not_wait(one: DatabaseWrapper) -> None:
+    current(one).settle()
+    current(one)._spares._line.standing.append(object())
+    assert one.resources.snapshot().waiting == 0
+
+
 def test_where_each_is_reset_everybody_joins_psycopgs_queue(make_wrapper: MakeWrapper) -> None:
     """None lies there to be taken."""
     wrapper = make_wrapper(pool={"max_size": 1, "reset": lambda connection: None})

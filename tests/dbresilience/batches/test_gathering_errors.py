@@ -16,8 +16,8 @@ from dbresilience.pool import Pool
 from tests.dbresilience.batches.reads import fill
 from tests.dbresilience.batches.rows import create, end_session, names, owners
 from tests.dbresilience.batches.tables import Owner
-from tests.dbresilience.conftest import pid_of, run
-from tests.support.postgres import ThrowawayPostgres
+from tests.dbresilience.conftest import in_thread, pid_of, run
+from tests.support.postgres import ThrowawayPostgres, wait_until
 from tests.support.proxy import Proxy
 
 
@@ -185,3 +185,21 @@ def test_what_is_lost_while_an_error_is_handled_is_not_read_again(
     with pytest.raises(OperationalError):
         gather(failing(far, handle), using=far.alias)
     assert names(far) == ["owner 1"]
+
+
+def test_a_function_whose_session_was_lost_does_not_ask_anew(
+    far: DatabaseWrapper, proxy: Proxy, postgres: ThrowawayPostgres
+) -> None:
+    """Within what handles the error, on another connection, that would be a retry where there are to be none."""
+    sleeps = "pg_sleep(3)"
+    ends_it = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+
+    def read() -> Any:
+        with suppress(DatabaseError):
+            return run(far, f"SELECT {sleeps}")
+
+    ending = in_thread(lambda: wait_until(lambda: postgres.execute(ends_it) != []))
+    with no_retries(), pytest.raises(OperationalError):
+        gather(read, using=far.alias)
+    ending.join()
+    assert sum(sleeps in statement for statement in proxy.statements) == 1

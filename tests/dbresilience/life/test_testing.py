@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,22 @@ def test_a_statement_that_waits_fails_too(wrapper: DatabaseWrapper, sqlstate: st
     assert run(wrapper, "SELECT n FROM kept") == [(1,)]
     with failing_statement(sqlstate, alias=wrapper.alias), no_retries(), pytest.raises(OperationalError):
         gather(lambda: run(wrapper, "SELECT n FROM kept"), using=wrapper.alias)
+
+
+def test_two_that_fail_are_two_attempts(wrapper: DatabaseWrapper) -> None:
+    attempts: list[None] = []
+
+    @retry(using=wrapper.alias)
+    @pipeline(using=wrapper.alias)
+    def unit() -> None:
+        attempts.append(None)
+        with wrapper.cursor() as cursor:
+            cursor.execute("SELECT 'that'")
+
+    fails = partial(failing_statement, "40001", alias=wrapper.alias, matching="that")
+    with fails(), fails():
+        unit()
+    assert len(attempts) == 3
 
 
 def test_it_needs_no_pytest() -> None:
