@@ -6,7 +6,7 @@ where it can be no other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.db.models import Field
@@ -25,15 +25,45 @@ MOST_COLUMNS = 10_000
 _QUOTES_EVERY_NAME = hasattr(SQLCompiler, "quote_name")
 
 
-class _Model(NamedTuple):
-    """All columns of a model, as Django selects them."""
+class KnownColumns(NamedTuple):
+    """Columns that are selected, and nothing but their names decides how."""
 
-    fields: Sequence[Any]
     names: frozenset[str]
     columns: list[Any]
     texts: list[tuple[Any, str, type[Any]]]
     """Each column, its text, and the type of its parameters, of which there are none."""
     are_converted: bool
+
+    def select(self) -> list[Any]:
+        """Return what `SQLCompiler.select` is, for one query."""
+        return [(column, (text, kind()), None) for column, text, kind in self.texts]
+
+
+def known_columns(compiler: Any, metas: Iterable[Any]) -> KnownColumns | None:
+    """Return what is known of the columns that `compiler` has just selected; None if each query has to write them.
+
+    Args:
+        compiler: one of ours.
+        metas: of the models whose columns they are.
+    """
+    columns: list[Any] = [column for column, _, _ in compiler.select]
+    if not (
+        all(map(_is_plain, columns)) and all(_is_selected_plainly(field) for m in metas for field in m.concrete_fields)
+    ):
+        return None
+    names = frozenset(column.target.column for column in columns)
+    texts = [(column, text, type(parameters)) for column, (text, parameters), _ in compiler.select]
+    is_converted = not all(_is_of_django(type(column.output_field).get_db_converters) for column in columns)
+    converters = SQLCompiler.get_converters(compiler, columns)
+    return KnownColumns(names, columns, texts, is_converted or bool(converters))
+
+
+class _Model(NamedTuple):
+    """All columns of a model, as Django selects them."""
+
+    fields: Sequence[Any]
+    table: str
+    known: KnownColumns
 
 
 _KEPT = "_columns_of_dbresilience"
@@ -46,11 +76,15 @@ class ColumnsMixin(_Compiler):
     columns: dict[tuple[str, str | None], tuple[str, type[Any]]]
     """By table and column: the text, and the type of the parameters, of which there are none. Of the class."""
 
-    _model: _Model | None = None
+    quotes_plainly: bool
+    """Whether nothing but a name decides how it is quoted, such as whose database it is. Of the class."""
+
+    _known: KnownColumns | None = None
+    """What is selected, if it is known."""
 
     def compile(self, node: Any) -> tuple[str, Any]:
         """Compile as Django does."""
-        if type(node) is not Col:
+        if type(node) is not Col or not self.quotes_plainly:
             return super().compile(node)
         table, column = node.alias, node.target.column
         if not _QUOTES_EVERY_NAME:
@@ -75,7 +109,7 @@ class ColumnsMixin(_Compiler):
         """Return what Django does; for all columns of a model, and nothing else, from memory."""
         query: Any = self.query
         meta = query.get_meta()
-        self._model = None
+        self._known = None
         if (
             meta is None
             or not query.default_cols
@@ -84,34 +118,37 @@ class ColumnsMixin(_Compiler):
             or query.extra
             or query.deferred_loading[0]
             or with_col_aliases
+            or not self.quotes_plainly
             or query.get_initial_alias() != meta.db_table  # which Django asks next, too, and `as_sql` makes undone
         ):
             return super().get_select(with_col_aliases)
-        known = meta.__dict__.setdefault(_KEPT, {})
-        model = known.get(type(self))
+        models = meta.__dict__.setdefault(_KEPT, {})
+        model = models.get(type(self))
         # Where a field was added since, `concrete_fields` is another object.
-        if model is not None and model.fields is meta.concrete_fields and self._are_written_as_ever(model.names):
-            self._model = model
-            select = [(column, (text, kind()), None) for column, text, kind in model.texts]
+        if (
+            model is not None
+            and model.fields is meta.concrete_fields
+            and model.table == meta.db_table
+            and self._are_written_as_ever(model.known)
+        ):
+            self._known = model.known
+            select = model.known.select()
             return select, {"model": query.model, "select_fields": list(range(len(select)))}, {}
         found = super().get_select()
-        columns: list[Any] = [column for column, _, _ in found[0]]
-        if not meta.parents and all(map(_is_plain, columns)):
-            names = frozenset(column.target.column for column in columns)
-            if self._are_written_as_ever(names):
-                are_converted = bool(super().get_converters(columns))
-                texts = [(column, text, type(parameters)) for column, (text, parameters), _ in found[0]]
-                known[type(self)] = _Model(meta.concrete_fields, names, columns, texts, are_converted)
+        self.select = found[0]
+        known = None if meta.parents else known_columns(self, [meta])
+        if known is not None and self._are_written_as_ever(known):
+            models[type(self)] = _Model(meta.concrete_fields, meta.db_table, known)
         return found
 
-    def _are_written_as_ever(self, columns: frozenset[str]) -> bool:
+    def _are_written_as_ever(self, known: KnownColumns) -> bool:
         # A query within another, which knows that one's aliases, has no table by its own name.
-        return _QUOTES_EVERY_NAME or columns.isdisjoint(self.query.alias_map)
+        return _QUOTES_EVERY_NAME or known.names.isdisjoint(self.query.alias_map)
 
     def get_converters(self, expressions: Any) -> dict[int, Any]:
-        """Return what Django does; for all columns of a model that nothing converts, from memory."""
-        model = self._model
-        if model is not None and not model.are_converted and expressions == model.columns:
+        """Return what Django does; for known columns that nothing converts, from memory."""
+        known = self._known
+        if known is not None and not known.are_converted and expressions == known.columns:
             return {}
         return super().get_converters(expressions)
 
@@ -119,3 +156,13 @@ class ColumnsMixin(_Compiler):
 def _is_plain(column: Any) -> bool:
     """Whether nothing but its field's name decides how a column is selected."""
     return type(column) is Col and type(column.output_field).select_format is Field.select_format
+
+
+def _is_selected_plainly(field: Any) -> bool:
+    """Whether a field has no say in which column is selected for it."""
+    kind = type(field)
+    return kind.cached_col is Field.cached_col and _is_of_django(kind.get_col)
+
+
+def _is_of_django(function: Any) -> bool:
+    return function.__module__.startswith("django.db.models.")  # type: ignore[no-any-return]  # a name

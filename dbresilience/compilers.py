@@ -9,11 +9,13 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from django.db.backends.postgresql.compiler import SQLInsertCompiler as DjangosInsertCompiler
+from django.db.backends.postgresql.operations import DatabaseOperations
 from django.db.models.sql.compiler import SQLCompiler, SQLInsertCompiler, SQLUpdateCompiler
 from django.db.models.sql.constants import CURSOR, ROW_COUNT
 
 from .columns import ColumnsMixin
 from .counts import DeferredCount
+from .selects import SelectMixin, writes_as_django
 
 if TYPE_CHECKING:
     _InsertCompiler = SQLInsertCompiler
@@ -89,7 +91,12 @@ def our_compilers(module: str, operations: type[Any]) -> ModuleType:
     ours.__dict__.update(given.__dict__)
     for name, value in vars(given).items():
         if isinstance(value, type) and issubclass(value, SQLCompiler):
-            mixin = next((mixin for kind, mixin in _MIXINS.items() if issubclass(value, kind)), ColumnsMixin)
-            own = {"columns": {}, "assembles_as_django": getattr(value, "assemble_as_sql", None) is _DJANGOS_ASSEMBLING}
+            own_mixin = SelectMixin if writes_as_django(value) else ColumnsMixin
+            mixin = next((mixin for kind, mixin in _MIXINS.items() if issubclass(value, kind)), own_mixin)
+            own = {
+                "columns": {},
+                "quotes_plainly": operations.quote_name is DatabaseOperations.quote_name,
+                "assembles_as_django": getattr(value, "assemble_as_sql", None) is _DJANGOS_ASSEMBLING,
+            }
             setattr(ours, name, type(name, (mixin, value), own))
     return ours

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import weakref
-from importlib import import_module
 from typing import Any
 
 import pytest
@@ -18,7 +17,6 @@ from django.db.models import (
     ForeignKey,
     IntegerField,
     JSONField,
-    Model,
     OuterRef,
     Q,
     QuerySet,
@@ -26,6 +24,8 @@ from django.db.models import (
 from django.db.models.expressions import Col
 from django.test.utils import isolate_apps
 from django.utils.functional import cached_property
+
+from tests.dbresilience.compiling import Part, compiled
 
 
 def test_what_one_query_does_to_its_columns_is_not_seen_by_others() -> None:
@@ -86,28 +86,10 @@ class Secret(CharField):  # type: ignore[type-arg]
         return Whispered(self.model._meta.db_table, self)
 
 
-class Part(Model):
-    """A model of no application."""
-
-    class Meta:
-        abstract = True
-        app_label = "tests"
-
-
-def compiled(queryset: QuerySet[Any]) -> tuple[Any, Any]:
-    """Return our compiler and Django's, once both have compiled."""
-    ours, djangos = connection.ops._cache, import_module(connection.ops.compiler_module)  # type: ignore[attr-defined]
-    mine, theirs = (
-        module.SQLCompiler(queryset.query.clone(), connection, connection.alias) for module in (ours, djangos)
-    )
-    assert mine.as_sql() == theirs.as_sql()
-    return mine, theirs
-
-
 @isolate_apps("tests")
 @pytest.mark.parametrize("field", [Shouted, Secret])
 def test_what_its_field_decides_is_asked_each_time(field: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Noted(Part):  # noqa: DJ008  # only its SQL matters
+    class Noted(Part):  # only its SQL matters
         name = field(max_length=1)
 
     for word in ("upper", "lower"):
@@ -118,13 +100,13 @@ def test_what_its_field_decides_is_asked_each_time(field: Any, monkeypatch: pyte
 
 @isolate_apps("tests")
 def test_tables_that_are_joined_for_a_model_are() -> None:
-    class Noted(Part):  # noqa: DJ008  # only its SQL matters
+    class Noted(Part):  # only its SQL matters
         name = CharField(max_length=1)
 
-    class Child(Noted):  # noqa: DJ008  # only its SQL matters
+    class Child(Noted):  # only its SQL matters
         more = CharField(max_length=1)
 
-    class Proxy(Noted):  # noqa: DJ008  # only its SQL matters
+    class Proxy(Noted):  # only its SQL matters
         class Meta:
             app_label = "tests"
             proxy = True
@@ -138,10 +120,10 @@ def test_tables_that_are_joined_for_a_model_are() -> None:
 def test_a_relation_may_be_named_like_a_column(is_around_another: bool) -> None:
     """Of its query, and of one within it that refers to it: whatever is compiled first, it spoils nothing."""
 
-    class Other(Part):  # noqa: DJ008  # only its SQL matters
+    class Other(Part):  # only its SQL matters
         name = CharField(max_length=1)
 
-    class Noted(Part):  # noqa: DJ008  # only its SQL matters
+    class Noted(Part):  # only its SQL matters
         # A column that no other test has written before.
         name = CharField(max_length=1, db_column=f"title_{is_around_another}")
         other = ForeignKey("Other", on_delete=CASCADE)
@@ -157,7 +139,7 @@ def test_a_relation_may_be_named_like_a_column(is_around_another: bool) -> None:
 
 @isolate_apps("tests")
 def test_what_is_remembered_goes_with_its_model() -> None:
-    class Noted(Part):  # noqa: DJ008  # only its SQL matters
+    class Noted(Part):  # only its SQL matters
         name = CharField(max_length=1)
 
     compiled(QuerySet(Noted))
@@ -173,11 +155,11 @@ def test_what_is_remembered_goes_with_its_model() -> None:
 
 @isolate_apps("tests")
 def test_values_are_converted_each_time() -> None:
-    class Noted(Part):  # noqa: DJ008  # only its SQL matters
+    class Noted(Part):  # only its SQL matters
         number = IntegerField()
         notes = JSONField()
 
-    class Counted(Part):  # noqa: DJ008  # only its SQL matters
+    class Counted(Part):  # only its SQL matters
         number = IntegerField()
 
     for _ in range(2):

@@ -1,0 +1,265 @@
+"""selects.py: models of several tables, fields with a say in their columns, and what changes under way."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable
+from copy import copy
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.db.models import (
+    CASCADE,
+    SET_NULL,
+    BooleanField,
+    CharField,
+    ForeignKey,
+    IntegerField,
+    OneToOneField,
+    QuerySet,
+)
+from django.db.models.lookups import Exact
+from django.db.models.sql import Query
+from django.db.models.sql.datastructures import Join
+from django.test.utils import isolate_apps
+
+from chat.models import Message
+from tests.dbresilience.compiling import Part, compiled, is_kept
+
+
+@isolate_apps("tests")
+def test_a_table_or_field_or_order_that_is_another_since() -> None:
+    class Owner(Part):  # only its SQL matters
+        name = CharField(max_length=1)
+
+    class Noted(Part):  # only its SQL matters
+        name = CharField(max_length=1)
+        owner = ForeignKey("Owner", on_delete=CASCADE)
+
+    alone, related = QuerySet(Noted).filter(name="a"), QuerySet(Noted).filter(name="a").select_related("owner")
+    changes: list[Callable[[], object]] = [
+        lambda: CharField(max_length=1).contribute_to_class(Noted, "late"),
+        lambda: CharField(max_length=1).contribute_to_class(Owner, "later"),
+        lambda: setattr(Noted._meta, "ordering", ["-name"]),
+        lambda: setattr(Noted._meta, "ordering", ["owner"]),
+        lambda: setattr(Owner._meta, "ordering", ["name"]),
+        lambda: setattr(Noted._meta, "ordering", []),
+        lambda: setattr(Owner._meta, "db_table", "another"),
+        lambda: setattr(Noted._meta, "db_table", "one_more"),
+    ]
+    assert is_kept(alone)
+    assert is_kept(related)
+    for change in changes:
+        change()
+        for _ in range(2):
+            compiled(QuerySet(Noted).filter(name="a"))
+            compiled(QuerySet(Noted).filter(name="a").select_related("owner"))
+            compiled(QuerySet(Noted))
+
+
+class Shouted(CharField):  # type: ignore[type-arg]
+    """A column with a word of its own around it."""
+
+    word = "upper"
+
+    def select_format(self, compiler: Any, sql: str, params: Any) -> tuple[str, Any]:
+        return f"{self.word}({sql})", params
+
+
+class Restricted(ForeignKey):  # type: ignore[type-arg]
+    """A relation to some rows only."""
+
+    wanted = True
+
+    def get_extra_restriction(self, alias: Any, related_alias: Any) -> Any:
+        field = self.model._meta.get_field("is_wanted")
+        return Exact(field.get_col(alias), type(self).wanted)
+
+
+@isolate_apps("tests")
+def test_what_fields_decide_is_asked_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Owner(Part):  # only its SQL matters
+        name = Shouted(max_length=1)
+        is_wanted = BooleanField()
+
+    class Noted(Part):  # only its SQL matters
+        name = CharField(max_length=1)
+        is_wanted = BooleanField()
+        owner = ForeignKey("Owner", on_delete=CASCADE, related_name="+")
+        other = Restricted("Noted", on_delete=CASCADE, related_name="+")
+
+    for word, wanted in (("upper", True), ("lower", False)):
+        monkeypatch.setattr(Shouted, "word", word)
+        monkeypatch.setattr(Restricted, "wanted", wanted)
+        for relation in ("owner", "other"):
+            assert not is_kept(QuerySet(Noted).filter(name="a").select_related(relation))
+
+
+@isolate_apps("tests")
+def test_two_relations_to_one_table_are_two() -> None:
+    class Owner(Part):  # only its SQL matters
+        name = CharField(max_length=1)
+
+    class Noted(Part):  # only its SQL matters
+        one = ForeignKey("Owner", on_delete=CASCADE, related_name="+")
+        other = ForeignKey("Owner", on_delete=CASCADE, related_name="+")
+
+    for condition in ("one", "other", "one"):  # which leaves an alias of that relation behind
+        assert is_kept(QuerySet(Noted).filter(**{condition: 1}).select_related("other"))
+
+
+@isolate_apps("tests")
+def test_parameters_elsewhere_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Noted(Part):  # only its SQL matters
+        of = ForeignKey("self", on_delete=CASCADE)
+
+    join = Join.as_sql
+
+    def as_sql(self: Any, compiler: Any, connection: Any) -> Any:
+        text, params = join(self, compiler, connection)
+        return f"{text} AND %s", [*params, True]
+
+    monkeypatch.setattr(Join, "as_sql", as_sql)
+
+    assert not is_kept(QuerySet(Noted).select_related("of").filter(pk=1))
+
+
+@isolate_apps("tests")
+def test_models_of_several_tables_are_joined_each_time() -> None:
+    class Noted(Part):  # only its SQL matters
+        name = CharField(max_length=1)
+
+    class Child(Noted):  # only its SQL matters
+        more = CharField(max_length=1)
+
+    class Proxy(Noted):  # only its SQL matters
+        class Meta:
+            app_label = "tests"
+            proxy = True
+
+    class Holder(Part):  # only its SQL matters
+        child = OneToOneField("Child", on_delete=CASCADE, related_name="holder")
+        name = CharField(max_length=1)
+        of = ForeignKey("self", null=True, on_delete=SET_NULL)
+
+    assert is_kept(QuerySet(Noted).filter(name="a"))
+    assert is_kept(QuerySet(Proxy).filter(name="a"))
+    assert compiled(QuerySet(Proxy).filter(name="a"))[0].klass_info["model"] is Proxy
+    assert not is_kept(QuerySet(Child).filter(name="a"))
+    assert not is_kept(QuerySet(Holder).filter(name="a").select_related("child"))
+    assert not is_kept(QuerySet(Noted).filter(name="a").select_related("child__holder"))
+    assert is_kept(QuerySet(Holder).filter(name="a").select_related("of__of"))
+
+
+class Translated(CharField):  # type: ignore[type-arg]
+    """A field whose column is that of another."""
+
+    language = "en"
+
+    def get_col(self, alias: Any, output_field: Any = None) -> Any:
+        return self.model._meta.get_field(f"title_{self.language}").get_col(alias)
+
+
+@isolate_apps("tests")
+def test_a_field_may_choose_its_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Noted(Part):  # only its SQL matters
+        title = Translated(max_length=1)
+        title_en = CharField(max_length=1)
+        title_de = CharField(max_length=1)
+
+    for language in ("en", "de"):
+        monkeypatch.setattr(Translated, "language", language)
+        for queryset in (QuerySet(Noted), QuerySet(Noted).filter(pk=1)):
+            for _ in range(2):
+                mine, _ = compiled(queryset)
+                assert mine.as_sql()[0].count(f"title_{language}") == 2
+
+
+class Converted(IntegerField):  # type: ignore[type-arg]
+    """A field whose values are converted for some databases."""
+
+    converts = False
+
+    def get_db_converters(self, connection: Any) -> list[Any]:
+        return [lambda value, *of: value] if self.converts else []
+
+
+@isolate_apps("tests")
+def test_values_may_be_converted_for_some_databases(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Noted(Part):  # only its SQL matters
+        number = Converted()
+
+    for converts in (False, True):
+        monkeypatch.setattr(Converted, "converts", converts)
+        for queryset in (QuerySet(Noted), QuerySet(Noted).filter(pk=1)):
+            for _ in range(2):
+                mine, _ = compiled(queryset)
+                assert bool(mine.get_converters([column for column, _, _ in mine.select])) is converts
+
+
+@isolate_apps("tests")
+def test_a_column_may_be_named_like_an_alias_that_a_filter_leaves() -> None:
+    class Noted(Part):  # only its SQL matters
+        name = CharField(max_length=1, db_column="T2")
+        parent = ForeignKey("self", on_delete=CASCADE)
+
+    for _ in range(2):
+        compiled(QuerySet(Noted).filter(parent__pk=1))
+        compiled(QuerySet(Noted).filter(pk=1))
+        compiled(QuerySet(Noted).select_related("parent__parent").filter(name="a"))
+
+
+@isolate_apps("tests")
+def test_another_class_may_have_a_copy_of_what_a_model_knows() -> None:
+    class Noted(Part):  # only its SQL matters
+        name = CharField(max_length=1)
+
+    assert is_kept(QuerySet(Noted).filter(name="a"))
+    for year in (2024, 2025):
+        of_a_year = type(f"Noted{year}", (), {"_meta": copy(Noted._meta), "__qualname__": f"Noted{year}"})
+        of_a_year._meta.db_table = f"noted_{year}"  # type: ignore[attr-defined]
+        query = Query(of_a_year)
+        for _ in range(2):
+            text, _ = query.clone().get_compiler(connection=connection).as_sql()
+            assert text.endswith(f'FROM "noted_{year}"')
+    shares = type("Shares", (), {"_meta": Noted._meta, "__qualname__": "Shares"})
+    query = QuerySet(Noted).filter(name="a").query
+    query.model = shares
+    compiler = query.get_compiler(connection=connection)
+    compiler.as_sql()
+    assert compiler.klass_info["model"] is shares
+
+
+def test_what_is_to_be_joined_may_be_told_in_other_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Related(dict[str, Any]):
+        pass
+
+    queryset = Message.objects.select_related("thread__owner").filter(role="user")
+    assert is_kept(queryset)
+    queryset.query.select_related = Related(thread={})
+    assert not is_kept(queryset)
+    queryset.query.select_related = True
+    for depth in (1, 2, 1):
+        monkeypatch.setattr(Query, "max_depth", depth)
+        for _ in range(2):
+            compiled(queryset)
+
+
+def test_models_that_are_gone_are_let_go() -> None:
+    with isolate_apps("tests") as apps:
+
+        class Owner(Part):  # only its SQL matters
+            name = CharField(max_length=1)
+
+        class Profile(Part):  # only its SQL matters
+            owner = OneToOneField("Owner", on_delete=CASCADE, related_name="profile")
+
+        assert is_kept(QuerySet(Owner).filter(pk=1).select_related("profile"))
+        gone = weakref.ref(Profile)
+        del apps.all_models["tests"]["profile"], Owner.profile, Profile  # type: ignore[attr-defined]
+        apps.clear_cache()
+        assert is_kept(QuerySet(Owner).filter(pk=1))
+        gc.collect()
+    assert gone() is None
