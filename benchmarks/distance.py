@@ -1,7 +1,8 @@
 """A network of some length before servers: `python -m benchmarks.distance 0.0025 ADDRESS…` delays each way that much.
 
-A process of its own, so that it takes nothing from who is measured. What arrives is given the time at which it is to
-leave, so messages that follow each other closely travel together, as on a wire.
+What arrives is given the time at which it is to leave, so messages that follow each other closely travel together, as
+on a wire. A connection is accepted at once, and nothing limits how much is under way. It is a process of its own, so
+that it shares no global lock with who is measured; it keeps a processor busy for `WATCH_SECONDS` before each delivery.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from select import select
 from time import perf_counter
 
 WATCH_SECONDS = 0.0003
-"""So long before something is due the clock is watched: sleep ends 0.1 to 0.2 ms too late, twice in a round trip."""
+"""So long before a delivery it stops sleeping and polls: a sleep ends 0.1 to 0.2 ms late, twice in each round trip."""
 
 
 @contextmanager
 def far(addresses: Sequence[str], round_trip_seconds: float) -> Iterator[list[int]]:
-    """For the block, ports from which these are that far away: paths of Unix sockets, and other ports."""
+    """Give one local port for each address, which is that far away for the block: a Unix socket's path, or a port."""
     command = [sys.executable, "-m", "benchmarks.distance", str(round_trip_seconds / 2), *addresses]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -48,9 +49,16 @@ class _Way:
         """When something is to leave next, if anything is."""
         return self._travelling[0][0] if self._travelling and not self.is_blocked else None
 
+    @property
+    def is_over(self) -> bool:
+        """Whether all that will ever travel here has arrived."""
+        return not self.is_open and not self._travelling
+
     def receive(self) -> None:
         try:
             data = self.source.recv(1 << 16)
+        except BlockingIOError:
+            return  # select may be wrong (its manual page, "Bugs")
         except OSError:
             data = b""
         self._travelling.append((perf_counter() + self._seconds, data))
@@ -106,12 +114,16 @@ class _Network:
             for way in ways:
                 if way.sink in free or (way.due is not None and way.due <= now):
                     way.deliver()
-                if not way.is_open and way.due is None and not way.is_blocked:
+                if way.is_over:
                     self._end(way)
 
     def _accept(self, listener: socket.socket) -> None:
         client, _ = listener.accept()
-        server = _connect(self._listeners[listener])
+        try:
+            server = _connect(self._listeners[listener])
+        except OSError:
+            client.close()  # as a server does that is not there
+            return
         for end in (client, server):
             end.setblocking(False)
             with suppress(OSError):
@@ -121,7 +133,7 @@ class _Network:
 
     def _end(self, way: _Way) -> None:
         back = self._ways.get(way.sink)
-        if back is None or (not back.is_open and back.due is None):
+        if back is None or back.is_over:
             for end in (way.source, way.sink):
                 self._ways.pop(end, None)
                 end.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from time import perf_counter
 from typing import Any
 from uuid import UUID
 
@@ -110,7 +111,7 @@ def as_we_write_it(alias: str, number: int) -> None:
 
 
 def measure(near: dict[str, str], distant: dict[str, str], rounds: int) -> str:
-    """Return two tables.
+    """Return two tables, and what a statement that does nothing takes.
 
     Args:
         near: the name of the set-up of each alias, beside the server.
@@ -131,7 +132,23 @@ def measure(near: dict[str, str], distant: dict[str, str], rounds: int) -> str:
         taken = queries.interleaved(turns, times, warm_rounds=min(times, 20))
         held = {name: _held_seconds(*work, min(times, 100)) for name, work in works.items() if name.startswith(OURS)}
         tables.append(table(title, taken, held))
+    bare = [_bare_ms(next(alias for alias, name in names.items() if name == BASELINE)) for names in (distant, near)]
+    tables.append("`SELECT 1` alone takes {:.2f} ms, and beside the server {:.2f}.\n".format(*bare))
     return "\n".join(tables)
+
+
+def _bare_ms(alias: str, times: int = 200) -> float:
+    """The median of the shortest round trip: how far the server really is."""
+    from django.db import connections
+
+    taken = []
+    with connections[alias].cursor() as cursor:
+        for _ in range(times):
+            began = perf_counter()
+            cursor.execute("SELECT 1")
+            cursor.fetchone()
+            taken.append(perf_counter() - began)
+    return statistics.median(taken) * 1000
 
 
 def _held_seconds(alias: str, work: queries.Work, times: int) -> float:

@@ -1,7 +1,7 @@
-"""How Django writes columns, kept from query to query: `"table"."column"`, and all that a model has.
+"""Caches how Django compiles columns: `"table"."column"`, and all that a model has.
 
-Django 5.2 writes each column anew in each query, which is a tenth of the time that a `get()` takes. Its answer is kept
-where it can be no other.
+Django 5.2 compiles each column anew in each query, which is a tenth of the time that a `get()` takes. Its answer is
+cached only if nothing but their names decides it.
 """
 
 from __future__ import annotations
@@ -25,37 +25,43 @@ MOST_COLUMNS = 10_000
 _QUOTES_EVERY_NAME = hasattr(SQLCompiler, "quote_name")
 
 
-class KnownColumns(NamedTuple):
-    """Columns that are selected, and nothing but their names decides how."""
+class CachedColumns(NamedTuple):
+    """Selected columns whose SQL depends on their names alone."""
 
     names: frozenset[str]
     columns: list[Any]
     texts: list[tuple[Any, str, type[Any]]]
-    """Each column, its text, and the type of its parameters, of which there are none."""
-    are_converted: bool
+    """Each column, its SQL, and the type of its parameters, of which there are none."""
+    asks_for_converters: bool
 
     def select(self) -> list[Any]:
         """Return what `SQLCompiler.select` is, for one query."""
         return [(column, (text, kind()), None) for column, text, kind in self.texts]
 
 
-def known_columns(compiler: Any, metas: Iterable[Any]) -> KnownColumns | None:
-    """Return what is known of the columns that `compiler` has just selected; None if each query has to write them.
+def cacheable_columns(compiler: Any, select: Sequence[Any], metas: Iterable[Any]) -> CachedColumns | None:
+    """Return what may be cached of the columns that were selected; None if something else has a say in them.
 
     Args:
         compiler: one of ours.
-        metas: of the models whose columns they are.
+        select: as `SQLCompiler.select` is.
+        metas: the `_meta` of each model whose columns they are.
     """
-    columns: list[Any] = [column for column, _, _ in compiler.select]
-    if not (
-        all(map(_is_plain, columns)) and all(_is_selected_plainly(field) for m in metas for field in m.concrete_fields)
-    ):
+    columns: list[Any] = [column for column, _, _ in select]
+    if not all(map(_is_plain, columns)):
         return None
-    names = frozenset(column.target.column for column in columns)
-    texts = [(column, text, type(parameters)) for column, (text, parameters), _ in compiler.select]
-    is_converted = not all(_is_of_django(type(column.output_field).get_db_converters) for column in columns)
-    converters = SQLCompiler.get_converters(compiler, columns)
-    return KnownColumns(names, columns, texts, is_converted or bool(converters))
+    if not all(_is_selected_plainly(field) for meta in metas for field in meta.concrete_fields):
+        return None
+    texts = [(column, text, type(parameters)) for column, (text, parameters), _ in select]
+    # A field of Django's converts for all databases of a kind, or for none.
+    are_of_django = all(_is_of_django(type(column.output_field).get_db_converters) for column in columns)
+    asks_for_converters = not are_of_django or bool(compiler.get_converters(columns))
+    return CachedColumns(frozenset(column.target.column for column in columns), columns, texts, asks_for_converters)
+
+
+def has_one_table(meta: Any) -> bool:
+    """Whether a model, or that of which it is a proxy, has all of its columns in one table."""
+    return not meta.concrete_model._meta.parents
 
 
 class _Model(NamedTuple):
@@ -63,24 +69,24 @@ class _Model(NamedTuple):
 
     fields: Sequence[Any]
     table: str
-    known: KnownColumns
+    columns: CachedColumns
 
 
-_KEPT = "_columns_of_dbresilience"
-"""Where a model's `_meta` keeps that, by compiler, so that it goes with a model which is made up for a migration."""
+_ATTRIBUTE = "_columns_of_dbresilience"
+"""Of a model's `_meta`: its `_Model` by compiler. There it goes with a model which is made up for a migration."""
 
 
 class ColumnsMixin(_Compiler):
-    """Remembers what Django has written for columns."""
+    """Caches what Django compiles for columns."""
 
     columns: dict[tuple[str, str | None], tuple[str, type[Any]]]
-    """By table and column: the text, and the type of the parameters, of which there are none. Of the class."""
+    """By table and column: the SQL, and the type of the parameters, of which there are none. Of the class."""
 
     quotes_plainly: bool
     """Whether nothing but a name decides how it is quoted, such as whose database it is. Of the class."""
 
-    _known: KnownColumns | None = None
-    """What is selected, if it is known."""
+    _cached: CachedColumns | None = None
+    """What is selected, if that is cached."""
 
     def compile(self, node: Any) -> tuple[str, Any]:
         """Compile as Django does."""
@@ -106,10 +112,10 @@ class ColumnsMixin(_Compiler):
         return found[0], found[1]()
 
     def get_select(self, with_col_aliases: bool = False) -> tuple[Any, Any, Any]:
-        """Return what Django does; for all columns of a model, and nothing else, from memory."""
+        """Return what Django does; all columns of a model, and nothing else, come from the cache."""
         query: Any = self.query
         meta = query.get_meta()
-        self._known = None
+        self._cached = None
         if (
             meta is None
             or not query.default_cols
@@ -122,33 +128,32 @@ class ColumnsMixin(_Compiler):
             or query.get_initial_alias() != meta.db_table  # which Django asks next, too, and `as_sql` makes undone
         ):
             return super().get_select(with_col_aliases)
-        models = meta.__dict__.setdefault(_KEPT, {})
+        models = meta.__dict__.setdefault(_ATTRIBUTE, {})
         model = models.get(type(self))
         # Where a field was added since, `concrete_fields` is another object.
         if (
             model is not None
             and model.fields is meta.concrete_fields
             and model.table == meta.db_table
-            and self._are_written_as_ever(model.known)
+            and self._quotes_all(model.columns)
         ):
-            self._known = model.known
-            select = model.known.select()
+            self._cached = model.columns
+            select = model.columns.select()
             return select, {"model": query.model, "select_fields": list(range(len(select)))}, {}
         found = super().get_select()
-        self.select = found[0]
-        known = None if meta.parents else known_columns(self, [meta])
-        if known is not None and self._are_written_as_ever(known):
-            models[type(self)] = _Model(meta.concrete_fields, meta.db_table, known)
+        columns = cacheable_columns(self, found[0], [meta]) if has_one_table(meta) else None
+        if columns is not None and self._quotes_all(columns):
+            models[type(self)] = _Model(meta.concrete_fields, meta.db_table, columns)
         return found
 
-    def _are_written_as_ever(self, known: KnownColumns) -> bool:
+    def _quotes_all(self, columns: CachedColumns) -> bool:
         # A query within another, which knows that one's aliases, has no table by its own name.
-        return _QUOTES_EVERY_NAME or known.names.isdisjoint(self.query.alias_map)
+        return _QUOTES_EVERY_NAME or columns.names.isdisjoint(self.query.alias_map)
 
     def get_converters(self, expressions: Any) -> dict[int, Any]:
-        """Return what Django does; for known columns that nothing converts, from memory."""
-        known = self._known
-        if known is not None and not known.are_converted and expressions == known.columns:
+        """Return what Django does; nothing for cached columns that nothing converts."""
+        cached = self._cached
+        if cached is not None and not cached.asks_for_converters and expressions == cached.columns:
             return {}
         return super().get_converters(expressions)
 
@@ -161,8 +166,8 @@ def _is_plain(column: Any) -> bool:
 def _is_selected_plainly(field: Any) -> bool:
     """Whether a field has no say in which column is selected for it."""
     kind = type(field)
-    return kind.cached_col is Field.cached_col and _is_of_django(kind.get_col)
+    return _is_of_django(getattr(kind.cached_col, "func", None)) and _is_of_django(kind.get_col)
 
 
 def _is_of_django(function: Any) -> bool:
-    return function.__module__.startswith("django.db.models.")  # type: ignore[no-any-return]  # a name
+    return (getattr(function, "__module__", None) or "").startswith("django.db.models.")

@@ -1,5 +1,8 @@
-"""Django's SQL compilers as ours: an INSERT is put into words before its connection is taken, and few rows as VALUES;
-counts come later; columns are known (see `columns`)."""
+"""Django's SQL compilers as ours: which mixin goes on which.
+
+An INSERT is compiled before its connection is taken, and few rows as VALUES; the count of an UPDATE may come later;
+columns (`columns`) and SELECTs (`selects`) are compiled once.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from django.db.models.sql.constants import CURSOR, ROW_COUNT
 
 from .columns import ColumnsMixin
 from .counts import DeferredCount
-from .selects import SelectMixin, writes_as_django
+from .selects import SelectMixin
 
 if TYPE_CHECKING:
     _InsertCompiler = SQLInsertCompiler
@@ -91,12 +94,17 @@ def our_compilers(module: str, operations: type[Any]) -> ModuleType:
     ours.__dict__.update(given.__dict__)
     for name, value in vars(given).items():
         if isinstance(value, type) and issubclass(value, SQLCompiler):
-            own_mixin = SelectMixin if writes_as_django(value) else ColumnsMixin
-            mixin = next((mixin for kind, mixin in _MIXINS.items() if issubclass(value, kind)), own_mixin)
-            own = {
+            default_mixin = SelectMixin if compiles_as_django(value) else ColumnsMixin
+            mixin = next((mixin for kind, mixin in _MIXINS.items() if issubclass(value, kind)), default_mixin)
+            attributes = {
                 "columns": {},
                 "quotes_plainly": operations.quote_name is DatabaseOperations.quote_name,
                 "assembles_as_django": getattr(value, "assemble_as_sql", None) is _DJANGOS_ASSEMBLING,
             }
-            setattr(ours, name, type(name, (mixin, value), own))
+            setattr(ours, name, type(name, (mixin, value), attributes))
     return ours
+
+
+def compiles_as_django(compiler: type[Any]) -> bool:
+    """Whether a compiler of SELECT is Django's own and not that of an engine on top of it."""
+    return compiler.as_sql is SQLCompiler.as_sql and compiler.__module__.startswith("django.db.")

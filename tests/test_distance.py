@@ -5,20 +5,19 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from time import perf_counter
 
-import pytest
-
-from benchmarks.distance import far
+from benchmarks.distance import _Way, far
 
 SECONDS = 0.02
-MUCH = bytes(range(256)) * 20_000
+MUCH = bytes(range(256)) * 80_000
 
 
-@pytest.fixture
-def echoing() -> Iterator[int]:
-    """The port of a server that sends back what it is sent, until it hears no more."""
+@contextmanager
+def echoing(path: Path | None = None, greeting: bytes = b"") -> Iterator[str]:
+    """The address of a server that greets, and sends back what it is sent until it hears no more."""
 
     def serve() -> None:
         with suppress(OSError):
@@ -27,24 +26,33 @@ def echoing() -> Iterator[int]:
                 threading.Thread(target=echo, args=(client,), daemon=True).start()
 
     def echo(client: socket.socket) -> None:
-        with client:
+        with client, suppress(OSError):
+            client.sendall(greeting)
             while data := client.recv(1 << 16):
                 client.sendall(data)
 
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    listener = socket.create_server(("127.0.0.1", 0)) if path is None else socket.socket(socket.AF_UNIX)
+    with listener:
+        if path is not None:
+            listener.bind(str(path))
+            listener.listen()
         threading.Thread(target=serve, daemon=True).start()
-        yield listener.getsockname()[1]
+        yield str(listener.getsockname()[1]) if path is None else str(path)
 
 
 def received(client: socket.socket, size: int) -> bytes:
-    data = b""
+    data = bytearray()
     while len(data) < size and (more := client.recv(1 << 16)):
         data += more
-    return data
+    return bytes(data)
 
 
-def test_there_and_back_takes_as_long_as_it_is_far(echoing: int) -> None:
-    with far([str(echoing)], SECONDS) as (port,), socket.create_connection(("127.0.0.1", port)) as client:
+def test_there_and_back_takes_as_long_as_it_is_far() -> None:
+    with (
+        echoing() as server,
+        far([server], SECONDS) as (port,),
+        socket.create_connection(("127.0.0.1", port)) as client,
+    ):
         for _ in range(3):
             began = perf_counter()
             client.sendall(b"here")
@@ -52,8 +60,8 @@ def test_there_and_back_takes_as_long_as_it_is_far(echoing: int) -> None:
             assert perf_counter() - began >= SECONDS
 
 
-def test_much_arrives_both_ways_and_the_end_behind_it(echoing: int) -> None:
-    with far([str(echoing)], SECONDS) as (port,):
+def test_much_arrives_both_ways_and_the_end_behind_it() -> None:
+    with echoing() as server, far([server], SECONDS) as (port,):
         clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(2)]
         senders = [threading.Thread(target=client.sendall, args=(MUCH,)) for client in clients]
         for sender in senders:
@@ -67,6 +75,40 @@ def test_much_arrives_both_ways_and_the_end_behind_it(echoing: int) -> None:
             client.close()
 
 
-def test_each_address_has_its_port(echoing: int) -> None:
-    with far([str(echoing), str(echoing)], SECONDS) as ports:
-        assert len(set(ports)) == 2
+def test_what_was_sent_before_the_end_arrives_however_late_it_is_read() -> None:
+    with (
+        echoing() as server,
+        far([server], SECONDS) as (port,),
+        socket.create_connection(("127.0.0.1", port)) as client,
+    ):
+        client.sendall(MUCH)
+        client.shutdown(socket.SHUT_WR)
+        threading.Event().wait(0.5)
+        assert received(client, len(MUCH) + 1) == MUCH
+
+
+def test_each_address_has_its_port(tmp_path: Path) -> None:
+    with echoing(greeting=b"one") as one, echoing(tmp_path / "two", b"two") as two, far([one, two], SECONDS) as ports:
+        for port, greeting in zip(ports, (b"one", b"two"), strict=True):
+            with socket.create_connection(("127.0.0.1", port)) as client:
+                assert received(client, 3) == greeting
+
+
+def test_a_server_that_is_not_there_ends_its_own_connection_only(tmp_path: Path) -> None:
+    with echoing() as server, far([str(tmp_path / "nobody"), server], SECONDS) as (nobody, port):
+        for _ in range(2):
+            with socket.create_connection(("127.0.0.1", nobody)) as client:
+                assert client.recv(1) == b""
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(b"here")
+            assert received(client, 4) == b"here"
+
+
+def test_nothing_is_no_end() -> None:
+    one, other = socket.socketpair()
+    with one, other:
+        one.setblocking(False)
+        way = _Way(one, other, SECONDS)
+        way.receive()
+        assert way.is_open
+        assert way.due is None

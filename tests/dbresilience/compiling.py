@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from importlib import import_module
 from typing import Any
+from unittest import mock
 
 from django.core.exceptions import EmptyResultSet
 from django.db import connection
-from django.db.models import Model, QuerySet
+from django.db.models import CharField, Model, QuerySet
 
-from dbresilience import selects
+from dbresilience.selects import SelectMixin
 
 
 class Part(Model):
-    """A model of no application."""
+    """A model of no application, of which only the SQL matters."""
 
     class Meta:
         abstract = True
         app_label = "tests"
+
+
+def our_and_djangos_compilers() -> tuple[Any, Any]:
+    return connection.ops._cache, import_module(connection.ops.compiler_module)  # type: ignore[attr-defined]
 
 
 def compiled(queryset: QuerySet[Any], *, asked: dict[str, bool] | None = None, **options: Any) -> tuple[Any, Any]:
@@ -28,9 +33,9 @@ def compiled(queryset: QuerySet[Any], *, asked: dict[str, bool] | None = None, *
         asked: what `as_sql` is given.
         options: what the compilers are given.
     """
-    ours, djangos = connection.ops._cache, import_module(connection.ops.compiler_module)  # type: ignore[attr-defined]
     mine, theirs = (
-        module.SQLCompiler(apart(queryset.query), connection, connection.alias, **options) for module in (ours, djangos)
+        module.SQLCompiler(apart(queryset.query), connection, connection.alias, **options)
+        for module in our_and_djangos_compilers()
     )
     assert outcome(mine, asked or {}) == outcome(theirs, asked or {})
     return mine, theirs
@@ -76,10 +81,18 @@ def described(klass_info: Any) -> Any:
     return said | {"related_klass_infos": [described(each) for each in klass_info.get("related_klass_infos", [])]}
 
 
-def is_kept(queryset: QuerySet[Any]) -> bool:
-    """Whether the text of a query is kept once it was written, and used then."""
+def is_cached(queryset: QuerySet[Any]) -> bool:
+    """Whether the second of two such queries takes its SELECT from the cache."""
     compiled(queryset)
-    key = selects._key_of(queryset.query)
-    kept = queryset.model._meta.__dict__.get(selects._KEPT, {})
-    compiled(queryset)
-    return key is not None and kept.get((connection.ops.compiler("SQLCompiler"), key)) is not None
+    with mock.patch.object(SelectMixin, "_restore", autospec=True, side_effect=SelectMixin._restore) as restore:
+        compiled(queryset)
+    return restore.called
+
+
+class Shouted(CharField):  # type: ignore[type-arg]
+    """A column with a word of its own around it."""
+
+    word = "upper"
+
+    def select_format(self, compiler: Any, sql: str, params: Any) -> tuple[str, Any]:
+        return f"{self.word}({sql})", params

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
 import pytest
@@ -22,6 +21,7 @@ from django.db.models import (
 from django.db.models.expressions import Col
 
 from dbresilience import columns, compilers
+from tests.dbresilience.compiling import compiled
 
 
 def of_fields(queryset: QuerySet[Any], *fields: str) -> QuerySet[Any]:
@@ -66,18 +66,12 @@ QUERIES: dict[str, Callable[[], QuerySet[Any]]] = {
 }
 
 
-def sql_of(queryset: QuerySet[Any], module: Any) -> tuple[str, Any]:
-    return module.SQLCompiler(queryset.query.clone(), connection, connection.alias).as_sql()  # type: ignore[no-any-return]
-
-
 @pytest.mark.parametrize("name", QUERIES)
 def test_the_sql_is_djangos(name: str) -> None:
-    ours, djangos = connection.ops._cache, import_module(connection.ops.compiler_module)  # type: ignore[attr-defined]
-
     for each in QUERIES.values():
-        sql_of(each(), ours)  # which are to remember nothing that is true of themselves only
+        compiled(each())  # of which nothing may be cached that is true of one of them only
 
-    assert sql_of(QUERIES[name](), ours) == sql_of(QUERIES[name](), djangos)
+    compiled(QUERIES[name]())
 
 
 def test_a_column_is_written_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,9 +105,9 @@ def test_no_more_columns_are_remembered_than_told(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(columns, "MOST_COLUMNS", 3)
     ours = compilers.our_compilers.__wrapped__(connection.ops.compiler_module, type(connection.ops))
 
-    sql, _ = sql_of(User.objects.all(), ours)
+    sql, _ = ours.SQLCompiler(User.objects.all().query, connection, connection.alias).as_sql()
 
-    assert sql == sql_of(User.objects.all(), connection.ops._cache)[0]  # type: ignore[attr-defined]
+    assert sql == str(User.objects.all().query)
     assert 0 < len(ours.SQLCompiler.columns) <= 3
 
 

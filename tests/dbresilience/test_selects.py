@@ -1,4 +1,4 @@
-"""selects.py: what is kept of a SELECT gives Django's text, and leaves the compiler as Django's would be."""
+"""selects.py: a SELECT of the cache has Django's text, and leaves the compiler and the query as Django does."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from rest_framework.authtoken.models import Token
 
 from chat.models import Message
-from dbresilience import selects
-from tests.dbresilience.compiling import compiled, is_kept
+from dbresilience.select_keys import key_of
+from tests.dbresilience.compiling import compiled, is_cached
 
 
 def with_all_that_is_related(queryset: QuerySet[Any]) -> QuerySet[Any]:
@@ -26,7 +26,7 @@ def with_all_that_is_related(queryset: QuerySet[Any]) -> QuerySet[Any]:
     return queryset
 
 
-KEPT: dict[str, Callable[[], QuerySet[Any]]] = {
+CACHED: dict[str, Callable[[], QuerySet[Any]]] = {
     "by a key": lambda: User.objects.filter(pk=1),
     "by several": lambda: User.objects.filter(Q(username="a") | ~Q(email="b"), is_staff=True).exclude(pk=3),
     "by a relation": lambda: Message.objects.filter(thread="00000000-0000-0000-0000-000000000001"),
@@ -43,10 +43,11 @@ KEPT: dict[str, Callable[[], QuerySet[Any]]] = {
     "some computed": lambda: User.objects.filter(username=Lower("email")),
 }
 
-NOT_KEPT: dict[str, Callable[[], QuerySet[Any]]] = {
+NOT_CACHED: dict[str, Callable[[], QuerySet[Any]]] = {
     "joined": lambda: User.objects.filter(groups__name="a"),
     "joined in the order": lambda: Message.objects.filter(role="user").order_by("thread__title"),
     "in the order of a relation": lambda: Permission.objects.filter(name="a").order_by("content_type"),
+    "in the order of a key": lambda: Message.objects.filter(role="user").order_by("-thread_id"),
     "the other way round": lambda: User.objects.filter(pk=1).order_by("username").reverse(),
     "in no order at all": lambda: User.objects.filter(pk=1).order_by("?"),
     "in a computed order": lambda: User.objects.filter(pk=1).order_by(Lower("username")),
@@ -68,38 +69,39 @@ NOT_KEPT: dict[str, Callable[[], QuerySet[Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", KEPT)
-def test_it_is_kept(name: str) -> None:
-    assert is_kept(KEPT[name]())
+@pytest.mark.parametrize("name", CACHED)
+def test_it_is_cached(name: str) -> None:
+    assert is_cached(CACHED[name]())
 
 
-@pytest.mark.parametrize("name", NOT_KEPT)
-def test_it_is_not_kept(name: str) -> None:
-    assert not is_kept(NOT_KEPT[name]())
+@pytest.mark.parametrize("name", NOT_CACHED)
+def test_it_is_not_cached(name: str) -> None:
+    assert not is_cached(NOT_CACHED[name]())
 
 
 @pytest.mark.django_db
 def test_locks_are_told() -> None:
-    assert is_kept(User.objects.filter(pk=1))
-    assert not is_kept(User.objects.filter(pk=1).select_for_update(of=("self",), no_key=True))
+    assert is_cached(User.objects.filter(pk=1))
+    assert not is_cached(User.objects.filter(pk=1).select_for_update(of=("self",), no_key=True))
 
 
 @pytest.mark.parametrize("asked", [{"with_limits": False}, {"with_col_aliases": True}])
 def test_a_part_of_another_query_is_djangos(asked: dict[str, bool]) -> None:
     queryset = User.objects.filter(pk=1).order_by("pk")[:3]
-    assert is_kept(queryset)
+    assert is_cached(queryset)
+
     compiled(queryset, asked=asked)
 
 
 def test_what_nothing_converts_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert is_kept(Token.objects.select_related("user").filter(key="b"))
+    assert is_cached(Token.objects.select_related("user").filter(key="b"))
     mine, _ = compiled(Token.objects.select_related("user").filter(key="c"))
     monkeypatch.delattr(SQLCompiler, "get_converters")
 
     assert mine.get_converters([column for column, _, _ in mine.select]) == {}
 
 
-def test_what_was_kept_serves_a_query_without_a_condition() -> None:
+def test_what_is_cached_serves_a_query_without_a_condition() -> None:
     ordered = User.objects.order_by("-email")
     compiled(ordered.filter(pk=1))
     mine, _ = compiled(ordered)
@@ -109,7 +111,7 @@ def test_what_was_kept_serves_a_query_without_a_condition() -> None:
 def test_a_condition_that_is_always_true_or_never() -> None:
     for _ in range(2):
         compiled(Group.objects.filter(~Q(pk__in=[])).order_by("-pk"))  # tells nothing of the others
-        assert is_kept(Group.objects.filter(pk=1).order_by("-pk"))
+        assert is_cached(Group.objects.filter(pk=1).order_by("-pk"))
         mine, _ = compiled(Group.objects.filter(pk__in=[]).order_by("-pk"))
         assert mine.select
     for order in ("-pk", "pk"):  # one that is kept, and one that is not yet
@@ -156,11 +158,24 @@ def test_a_condition_may_look_at_what_is_selected() -> None:
         compiled(User.objects.filter(pk=Number(output_field=IntegerField())))
 
 
+def test_what_one_query_does_to_its_own_is_not_seen_by_others() -> None:
+    queryset = Token.objects.select_related("user").filter(key="a")
+    compiled(queryset)
+    mine, _ = compiled(queryset)
+    mine.select.clear()
+    mine.klass_info["select_fields"].clear()
+    mine.klass_info["related_klass_infos"][0]["select_fields"].clear()
+    mine.klass_info["related_klass_infos"].clear()
+    mine.annotation_col_map["a"] = 1
+
+    compiled(queryset)
+
+
 def test_conditions_on_whole_groups_are_djangos() -> None:
     compiled(User.objects.filter(pk=1))
     with_aggregate = User.objects.filter(pk=1)
     with_aggregate.query.where.add(GreaterThan(Count("pk"), 1), "AND")
-    assert selects._key_of(with_aggregate.query) is None
+    assert key_of(with_aggregate.query) is None
 
 
 # Whatever is asked in whatever order

@@ -1,10 +1,13 @@
-"""columns.py: what it remembers of a model's columns, and what it asks Django each time."""
+"""columns.py: what it caches of a model's columns, and what it asks Django each time."""
 
 from __future__ import annotations
 
 import gc
+import sys
 import weakref
+from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import pytest
 from django.contrib.auth.models import User
@@ -13,8 +16,10 @@ from django.db.models import (
     CASCADE,
     CharField,
     Exists,
+    F,
     FilteredRelation,
     ForeignKey,
+    GeneratedField,
     IntegerField,
     JSONField,
     OuterRef,
@@ -22,27 +27,29 @@ from django.db.models import (
     QuerySet,
 )
 from django.db.models.expressions import Col
+from django.db.models.sql.compiler import SQLCompiler
 from django.test.utils import isolate_apps
 from django.utils.functional import cached_property
 
-from tests.dbresilience.compiling import Part, compiled
+from dbresilience.compilers import our_compilers
+from tests.dbresilience.compiling import Part, Shouted, compiled, our_and_djangos_compilers
 
 
 def test_what_one_query_does_to_its_columns_is_not_seen_by_others() -> None:
-    def compiled() -> Any:
+    def set_up() -> Any:
         compiler = User.objects.all().query.get_compiler(connection=connection)
         compiler.setup_query()
         return compiler
 
-    compiled()
-    one = compiled()
+    set_up()
+    one = set_up()
     for _, (_, parameters), _ in one.select:
         if isinstance(parameters, list):
             parameters.append("a")
     one.select.clear()
     one.klass_info["select_fields"].clear()
 
-    other = compiled()
+    other = set_up()
     assert not any(parameters for _, (_, parameters), _ in other.select)
     assert len(other.select) == len(other.klass_info["select_fields"]) == len(User._meta.concrete_fields)
 
@@ -59,15 +66,6 @@ def test_a_field_that_comes_later_is_selected() -> None:
         del User.late
 
     assert "late" not in str(User.objects.all().query)
-
-
-class Shouted(CharField):  # type: ignore[type-arg]
-    """A column with a word of its own around it."""
-
-    word = "upper"
-
-    def select_format(self, compiler: Any, sql: str, params: Any) -> tuple[str, Any]:
-        return f"{self.word}({sql})", params
 
 
 class Whispered(Col):
@@ -89,7 +87,7 @@ class Secret(CharField):  # type: ignore[type-arg]
 @isolate_apps("tests")
 @pytest.mark.parametrize("field", [Shouted, Secret])
 def test_what_its_field_decides_is_asked_each_time(field: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Noted(Part):  # only its SQL matters
+    class Noted(Part):
         name = field(max_length=1)
 
     for word in ("upper", "lower"):
@@ -100,13 +98,13 @@ def test_what_its_field_decides_is_asked_each_time(field: Any, monkeypatch: pyte
 
 @isolate_apps("tests")
 def test_tables_that_are_joined_for_a_model_are() -> None:
-    class Noted(Part):  # only its SQL matters
+    class Noted(Part):
         name = CharField(max_length=1)
 
-    class Child(Noted):  # only its SQL matters
+    class Child(Noted):
         more = CharField(max_length=1)
 
-    class Proxy(Noted):  # only its SQL matters
+    class Proxy(Noted):
         class Meta:
             app_label = "tests"
             proxy = True
@@ -120,10 +118,10 @@ def test_tables_that_are_joined_for_a_model_are() -> None:
 def test_a_relation_may_be_named_like_a_column(is_around_another: bool) -> None:
     """Of its query, and of one within it that refers to it: whatever is compiled first, it spoils nothing."""
 
-    class Other(Part):  # only its SQL matters
+    class Other(Part):
         name = CharField(max_length=1)
 
-    class Noted(Part):  # only its SQL matters
+    class Noted(Part):
         # A column that no other test has written before.
         name = CharField(max_length=1, db_column=f"title_{is_around_another}")
         other = ForeignKey("Other", on_delete=CASCADE)
@@ -139,7 +137,7 @@ def test_a_relation_may_be_named_like_a_column(is_around_another: bool) -> None:
 
 @isolate_apps("tests")
 def test_what_is_remembered_goes_with_its_model() -> None:
-    class Noted(Part):  # only its SQL matters
+    class Noted(Part):
         name = CharField(max_length=1)
 
     compiled(QuerySet(Noted))
@@ -155,11 +153,11 @@ def test_what_is_remembered_goes_with_its_model() -> None:
 
 @isolate_apps("tests")
 def test_values_are_converted_each_time() -> None:
-    class Noted(Part):  # only its SQL matters
+    class Noted(Part):
         number = IntegerField()
         notes = JSONField()
 
-    class Counted(Part):  # only its SQL matters
+    class Counted(Part):
         number = IntegerField()
 
     for _ in range(2):
@@ -170,3 +168,35 @@ def test_values_are_converted_each_time() -> None:
         mine, _ = compiled(QuerySet(Counted))
         assert mine.get_converters([column for column, _, _ in mine.select]) == {}
         assert list(mine.get_converters(columns)) == [2]
+
+
+@isolate_apps("tests")
+def test_what_the_server_generates_is_a_column_as_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Noted(Part):
+        number = IntegerField()
+        twice = GeneratedField(expression=F("number") * 2, output_field=IntegerField(), db_persist=True)
+
+    compiled(QuerySet(Noted))
+    monkeypatch.setattr(SQLCompiler, "get_select", None)
+    ours, _ = our_and_djangos_compilers()
+    text, _ = ours.SQLCompiler(QuerySet(Noted).query, connection, connection.alias).as_sql()
+    assert '"twice" FROM' in text
+
+
+@isolate_apps("tests")
+def test_an_engine_may_convert_values_itself() -> None:
+    class Noted(Part):
+        number = IntegerField()
+
+    class TheirCompiler(SQLCompiler):
+        def get_converters(self, expressions: Any) -> Any:
+            return super().get_converters(expressions) | {0: ([str], expressions[0])}
+
+    module = ModuleType("their_compilers")
+    module.SQLCompiler = TheirCompiler  # type: ignore[attr-defined]
+    with mock.patch.dict(sys.modules, {"their_compilers": module}):
+        ours = our_compilers("their_compilers", type(connection.ops))
+    for _ in range(3):
+        compiler = ours.SQLCompiler(QuerySet(Noted).query, connection, connection.alias)
+        compiler.as_sql()
+        assert 0 in compiler.get_converters([column for column, _, _ in compiler.select])

@@ -16,30 +16,17 @@ from django.db.models import F
 from django.db.models.lookups import Exact
 from django.db.models.sql import Query
 from django.db.models.sql.compiler import SQLAggregateCompiler, SQLCompiler
-from rest_framework.authtoken.models import Token
 
-from dbresilience import selects
-from dbresilience.compilers import our_compilers
-from tests.dbresilience.compiling import compiled, is_kept
-
-
-def test_what_one_query_does_to_its_own_is_not_seen_by_others() -> None:
-    queryset = Token.objects.select_related("user").filter(key="a")
-    compiled(queryset)
-    mine, _ = compiled(queryset)
-    mine.select.clear()
-    mine.klass_info["select_fields"].clear()
-    mine.klass_info["related_klass_infos"][0]["select_fields"].clear()
-    mine.klass_info["related_klass_infos"].clear()
-    mine.annotation_col_map["a"] = 1
-
-    compiled(queryset)
+from dbresilience import select_keys, selects
+from dbresilience.compilers import compiles_as_django, our_compilers
+from dbresilience.select_keys import key_of
+from tests.dbresilience.compiling import compiled, is_cached
 
 
 def test_who_replaces_djangos_writing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """As packages do that put a comment into each statement."""
     queryset = User.objects.filter(pk=1).order_by("-username")
-    assert is_kept(queryset)
+    assert is_cached(queryset)
     written = SQLCompiler.as_sql
 
     def with_a_comment(self: SQLCompiler, *args: Any, **kwargs: Any) -> Any:
@@ -51,9 +38,9 @@ def test_who_replaces_djangos_writing_is_asked(monkeypatch: pytest.MonkeyPatch) 
     for _ in range(2):
         mine, _ = compiled(queryset)
         assert "by somebody" in mine.as_sql()[0]
-    assert selects.is_djangos(written)
-    assert not selects.is_djangos(with_a_comment)
-    assert not selects.is_djangos(wraps(written)(with_a_comment))
+    assert select_keys.is_djangos(written)
+    assert not select_keys.is_djangos(with_a_comment)
+    assert not select_keys.is_djangos(wraps(written)(with_a_comment))
 
 
 def test_a_compiler_that_knows_more_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,14 +52,14 @@ def test_a_compiler_that_knows_more_is_asked(monkeypatch: pytest.MonkeyPatch) ->
         return prepare(self, *args, **kwargs)
 
     monkeypatch.setattr(SQLCompiler, "pre_sql_setup", and_more)
-    monkeypatch.setattr(selects, "_DJANGOS", selects._methods_of(SQLCompiler))
+    monkeypatch.setattr(select_keys, "djangos_methods", select_keys._methods_of(SQLCompiler))
 
-    assert not is_kept(User.objects.filter(pk=1).order_by("date_joined"))
+    assert not is_cached(User.objects.filter(pk=1).order_by("date_joined"))
 
 
 def test_each_part_of_djangos_writing_may_be_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     queryset = User.objects.filter(pk=1).order_by("-email")
-    assert is_kept(queryset)
+    assert is_cached(queryset)
     from_clause = SQLCompiler.get_from_clause
 
     def only(self: SQLCompiler) -> Any:
@@ -120,11 +107,12 @@ def test_a_condition_that_is_written_otherwise_each_time() -> None:
         end = r' WHERE "auth_user"."id" = %s /\* \d+ \*/ ORDER BY "auth_user"."last_login" ASC'
         assert re.fullmatch(r'SELECT [^*]+ FROM "auth_user"' + end, text)
         assert params == (1,)
+    assert is_cached(User.objects.order_by("last_login").filter(pk=1))  # which it says nothing of
 
 
 def test_a_query_of_no_model_is_djangos() -> None:
     query: Any = Query(None)  # type: ignore[arg-type]  # as Django makes them for conditions of constraints
-    assert selects._key_of(query) is None
+    assert key_of(query) is None
 
 
 def test_queries_and_compilers_of_others_are_asked() -> None:
@@ -138,16 +126,16 @@ def test_queries_and_compilers_of_others_are_asked() -> None:
     queryset = User.objects.filter(pk=1)
     queryset.query = queryset.query.chain(Their)
 
-    assert not is_kept(queryset)
-    assert not selects.writes_as_django(TheirCompiler)
-    assert not selects.writes_as_django(SQLAggregateCompiler)
-    assert not selects.writes_as_django(type("SQLCompiler", (SQLCompiler,), {"__module__": "their.compiler"}))
+    assert not is_cached(queryset)
+    assert not compiles_as_django(TheirCompiler)
+    assert not compiles_as_django(SQLAggregateCompiler)
+    assert not compiles_as_django(type("SQLCompiler", (SQLCompiler,), {"__module__": "their.compiler"}))
 
 
 def test_no_more_are_kept_than_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selects, "MOST_SELECTS", 2)
-    kept = User._meta.__dict__.setdefault(selects._KEPT, {})
+    kept = User._meta.__dict__.setdefault(selects._ATTRIBUTE, {})
     kept.clear()
     for field in ("username", "email", "first_name", "last_name"):
-        assert is_kept(User.objects.filter(pk=1).order_by(field))
+        assert is_cached(User.objects.filter(pk=1).order_by(field))
         assert len(kept) <= 2
