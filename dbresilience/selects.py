@@ -119,7 +119,7 @@ class SelectMixin(ColumnsMixin):
             and all(map(_is_simple, models))
         ):
             metas = [model["model"]._meta for model in models]
-            columns = self._cached or cacheable_columns(self, self.select, metas)
+            columns = cacheable_columns(self, self.select, metas)
             if columns is not None:
                 if not self._quotes_all(columns):
                     return sql, params  # this query has an alias that is named like a column

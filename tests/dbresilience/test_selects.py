@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group, Permission, User
-from django.db.models import Count, F, Func, IntegerField, Q, QuerySet
-from django.db.models.functions import Lower
+from django.db.models import Count, F, Func, IntegerField, Q, QuerySet, Window
+from django.db.models.functions import Lower, RowNumber
 from django.db.models.lookups import GreaterThan
 from django.db.models.sql.compiler import SQLCompiler
+from django.db.models.sql.constants import INNER, LOUTER
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rest_framework.authtoken.models import Token
@@ -131,6 +132,15 @@ def test_a_relation_that_was_looked_through_before_is_joined_as_djangos() -> Non
         replies.filter(role="user"),
     ) * 2:
         compiled(queryset)
+    of_authors = Message.objects.select_related("author")
+    inner, outer, renamed = of_authors.filter(author=1), of_authors.exclude(author=1), of_authors.filter(author=1)
+    renamed.query.change_aliases({"auth_user": "T9"})  # as `|` may do
+    assert {inner.query.alias_map["auth_user"].join_type, outer.query.alias_map["auth_user"].join_type} == {
+        INNER,
+        LOUTER,
+    }
+    for queryset in (inner, outer, renamed) * 2:
+        compiled(queryset)
 
 
 @pytest.mark.django_db
@@ -171,11 +181,12 @@ def test_what_one_query_does_to_its_own_is_not_seen_by_others() -> None:
     compiled(queryset)
 
 
-def test_conditions_on_whole_groups_are_djangos() -> None:
-    compiled(User.objects.filter(pk=1))
-    with_aggregate = User.objects.filter(pk=1)
-    with_aggregate.query.where.add(GreaterThan(Count("pk"), 1), "AND")
-    assert key_of(with_aggregate.query) is None
+@pytest.mark.parametrize("condition", [GreaterThan(Count("pk"), 1), GreaterThan(Window(RowNumber()), 1)])
+def test_conditions_on_groups_and_windows_are_djangos(condition: Any) -> None:
+    queryset = User.objects.filter(pk=1)
+    assert is_cached(queryset)
+    queryset.query.where.add(condition, "AND")
+    assert key_of(queryset.query) is None
 
 
 # Whatever is asked in whatever order
