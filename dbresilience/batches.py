@@ -19,8 +19,9 @@ from .committing import check_commit
 from .errors import ROLLED_BACK, is_session_lost, mark
 from .exchange import exchange
 from .liveness import hand_over_notifications
-from .process import keep
+from .rehearsing import NotSentYet
 from .session_state import traits_of
+from .slow_queries import shortened
 from .transaction_ids import ID, read_id, refusal_of_id
 
 if TYPE_CHECKING:
@@ -63,10 +64,6 @@ class Moment(NamedTuple):
     number: int
 
 
-class NotSentYet(BaseException):
-    """Ends a function of which only the statement is wanted (see `gathering`); no error, so that nobody handles it."""
-
-
 class Batch:
     """The statements of one connection that wait.
 
@@ -94,8 +91,9 @@ class Batch:
         self._blocks = 1
         self.is_collecting = self.has_ended_function = False
         self.answered: tuple[Waiting, PGresult] | None = None
-        self._changes_rows = False
-        self._bytes = 0
+        self._changes_rows, self._bytes = False, 0
+        self._sent: tuple[list[Waiting], list[PGresult], int] = [], [], 0
+        """What was sent last, its answers as far as they have come, and how many of them are of BEGIN."""
         self._slow: list[tuple[SlowQueryLog, Waiting, float, float]] = []
 
     def add(self, statement: Waiting, *, changes_rows: bool) -> None:
@@ -130,6 +128,13 @@ class Batch:
     def is_full(self) -> bool:
         """Whether it is time to send what waits."""
         return len(self.waiting) >= MOST_WAITING or self._bytes >= MOST_BYTES
+
+    @property
+    def query_under_way(self) -> str | None:
+        """The first of what was sent last that has no result: the server is at it, or it failed."""
+        waiting, answers, begins = self._sent
+        done = max(sum(answer.status in _ANSWERED for answer in answers) - begins, 0)
+        return waiting[done].query if done < len(waiting) else None
 
     def drop(self, *, back_to: str | None = None) -> None:
         """Forget what waits, since it is undone before it was done.
@@ -203,6 +208,7 @@ class Batch:
             texts.append(_COMMIT)
         answers: list[PGresult] = []
         durations: list[float] = []
+        self._sent = waiting, answers, int(begins)
         for statement in waiting:
             statement.cursor.note_sending()
         try:
@@ -222,6 +228,8 @@ class Batch:
             # Also after a loss: who has the id can ask what became of it.
             if asks and behind and behind[0].status in _ANSWERED:
                 lease.transaction_id = read_id(connection, behind[0])
+            if lease is not None:
+                lease.last_query = self.query_under_way or lease.last_query
             self._end_if_closed()
         if pgconn.status != _OK or pgconn.transaction_status == _ACTIVE:
             # The session ended behind its last answer. What was answered has happened; there is nothing more to come.
@@ -237,7 +245,7 @@ class Batch:
             except psycopg.Error as error:
                 failure = error
                 statement.cursor.note_error(error, statement.query)
-                error.add_note(f"It was raised by a statement that had waited: {_shortened(statement.query)}")
+                error.add_note(f"It was raised by a statement that had waited: {shortened(statement.query)}")
                 self.failed = statement
                 self._failed(error, commit=commit)
                 raise
@@ -290,11 +298,3 @@ class Batch:
         slow, self._slow = self._slow, []
         for log, statement, seconds, wait_seconds in slow:
             log.report(statement.cursor, statement.query, statement.params, seconds, wait_seconds, statement.site)
-
-
-def _shortened(query: str) -> str:
-    text = " ".join(query.split())
-    return text if len(text) <= 120 else text[:117] + "..."
-
-
-keep(globals(), "NotSentYet")

@@ -15,11 +15,11 @@ from django.db.models.manager import BaseManager
 from psycopg.pq.abc import PGresult
 
 from . import signals
-from .batches import IS_SUPPORTED, Batch, NotSentYet, Waiting
+from .batches import IS_SUPPORTED, Batch, Waiting
 from .compiled_reads import CompiledRead, compile_function, compile_queryset, is_count
 from .errors import classify
 from .meanings import READ
-from .rehearsing import Rehearsal
+from .rehearsing import NotSentYet, Rehearsal
 from .repeating import LONGEST_READ_SECONDS
 from .session_state import is_plain_read
 from .signals import emit

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from . import signals
 from .signals import emit
-from .slow_queries import Frame, call_site, current_request
+from .slow_queries import Frame, call_site, current_request, shortened
 
 if TYPE_CHECKING:
     from types import CodeType
@@ -144,12 +144,12 @@ class Lease:
 
     @property
     def last_query_text(self) -> str:
-        """The last statement without parameters, shortened."""
-        if self.last_query is None:
+        """The last statement without parameters, shortened; of several that were sent together, the one under way."""
+        batch = self.connection.batch
+        query = (None if batch is None else batch.query_under_way) or self.last_query
+        if query is None:
             return "no statement yet"
-        what = self.last_query if isinstance(self.last_query, str) else type(self.last_query).__name__
-        what = " ".join(what.split())
-        return what if len(what) <= 120 else what[:117] + "..."
+        return shortened(query if isinstance(query, str) else type(query).__name__)
 
     def describe(self) -> str:
         """Say who holds the connection, for how long, and what it did last; without parameters."""

@@ -12,9 +12,9 @@ from django.db import DEFAULT_DB_ALIAS, connections
 def pinned(using: str = DEFAULT_DB_ALIAS) -> Iterator[None]:
     """Keep one connection for the block: for advisory locks, `SET`, temporary tables, `LISTEN`.
 
-    What its statements leave on the session is cleaned when the block ends; what is recognised is listed in
-    `session_state.py`. On another database backend this does nothing, since there a connection is kept for
-    the request anyway.
+    What its statements leave on the session is cleaned when the block ends, or, if a cursor from before it is still
+    open, when that is closed or the request ends; what is recognised is listed in `session_state.py`. On another
+    database backend this does nothing, since there a connection is kept for the request anyway.
 
     Args:
         using: the database alias.

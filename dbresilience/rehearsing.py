@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from .process import keep
+
+
+class NotSentYet(BaseException):
+    """Ends a function of which only the statement is wanted (see `gathering`); no error, so that nobody handles it."""
+
 
 class Rehearsal:
     """What a wrapper was and what was told of its statements before the call.
@@ -48,3 +54,6 @@ class _Listener:
     def pass_on(self) -> None:
         for statement in self._told:
             self._panel.record(**statement)
+
+
+keep(globals(), "NotSentYet")

@@ -125,7 +125,7 @@ class SlowQueryLog:
                     parameters=repr(params) if self.show_parameters and params is not None else None,
                     duration_seconds=duration_seconds,
                     wait_seconds=wait_seconds,
-                    rows=cursor.rowcount,
+                    rows=-1 if getattr(cursor, "waits", False) else cursor.rowcount,  # it failed, and has no result
                     call_site=call_site(site),
                     method=request.method if request else None,
                     path=request.path if request else None,
@@ -231,6 +231,12 @@ def text_of(query: Any, connection: Any, *, show_parameters: bool = False) -> st
     else:
         text = repr(query)
     return " ".join(text.split())
+
+
+def shortened(text: str) -> str:
+    """Return the text of a statement for a message: whitespace folded, 120 characters at most."""
+    text = " ".join(text.split())
+    return text if len(text) <= 120 else text[:117] + "..."
 
 
 keep(globals(), "RequestContext", "SlowQuery", "current_request")

@@ -67,6 +67,16 @@ def test_pinned_keeps_it_for_its_block(one: DatabaseWrapper) -> None:
     assert ask(one, "SHOW search_path") == '"$user", public'
 
 
+def test_a_cursor_from_before_keeps_what_was_pinned_until_it_is_closed(one: DatabaseWrapper) -> None:
+    cursor = one.cursor()
+    with one.pinned():
+        ask(one, "SET search_path = pg_catalog")
+    assert ask(one, "SHOW search_path") == "pg_catalog"
+    cursor.close()
+    assert one.resources.snapshot().in_use == 0
+    assert ask(one, "SHOW search_path") == '"$user", public'
+
+
 def test_what_is_local_to_a_transaction_costs_nothing(one: DatabaseWrapper) -> None:
     """Row-level security sets its tenant so."""
     with transaction.atomic(using=one.alias):

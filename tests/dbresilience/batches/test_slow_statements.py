@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+from functools import partial
 from typing import Any
 
 import pytest
+from django.db import DataError, OperationalError
 
-from dbresilience import gather, pipeline, signals
+from dbresilience import deadline, gather, pipeline, signals
 from dbresilience.base import DatabaseWrapper
 from tests.dbresilience.batches.rows import create, items, owners
 from tests.dbresilience.batches.tables import Item, create_tables
 from tests.dbresilience.conftest import MakeWrapper, run
+from tests.support.postgres import ThrowawayPostgres
 
 
 @pytest.mark.timed
@@ -43,6 +47,73 @@ def test_each_slow_statement_is_logged_as_itself(make_wrapper: MakeWrapper) -> N
         _doze(wrapper)
         run(wrapper, "SELECT 1; SELECT 2")
     assert [query.sql for query in slow] == ["SELECT pg_sleep(%s)"]
+
+
+@pytest.mark.timed
+def test_a_slow_statement_that_fails_is_logged_as_one_that_goes_alone(make_wrapper: MakeWrapper) -> None:
+    wrapper = make_wrapper(slow_query_seconds=0.1)
+    create_tables(wrapper)
+    slow: list[Any] = []
+
+    def receiver(query: Any, **details: Any) -> None:
+        slow.append((query.sql, query.rows))
+
+    signals.slow_query.connect(receiver)
+    failing = "SELECT 1 / (0 * random())::int FROM pg_sleep(0.2)"
+    with pytest.raises(DataError):
+        run(wrapper, failing)
+    with pytest.raises(DataError), pipeline(using=wrapper.alias):
+        _begin(wrapper, failing)
+        _begin(wrapper, "SELECT 1")
+    with pytest.raises(DataError):
+        gather(partial(run, wrapper, failing), owners(wrapper).count, using=wrapper.alias)
+    assert slow == [(failing, -1)] * 3
+
+
+@pytest.mark.timed
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_what_ran_at_the_deadline_is_named(make_wrapper: MakeWrapper, place: int) -> None:
+    """Of several that went together, the one that was cancelled."""
+    wrapper = make_wrapper()
+    create_tables(wrapper)
+    named: list[str] = []
+
+    def receiver(query: str, **details: Any) -> None:
+        named.append(query)
+
+    signals.statement_overdue.connect(receiver)
+    statements = ["SELECT 1", "SELECT 2"]
+    statements.insert(place, "SELECT pg_sleep(5)")
+    with pytest.raises(OperationalError), deadline(0.3), pipeline(using=wrapper.alias):
+        for statement in statements:
+            _begin(wrapper, statement)
+    assert named == ["SELECT pg_sleep(5)"]
+
+
+@pytest.mark.timed
+def test_what_was_never_answered_is_named(make_wrapper: MakeWrapper, postgres: ThrowawayPostgres) -> None:
+    """On a server that is frozen while it is at the second of three."""
+    wrapper = make_wrapper()
+    create_tables(wrapper)
+    named: list[str] = []
+
+    def receiver(query: str, **details: Any) -> None:
+        named.append(query)
+
+    signals.statement_overdue.connect(receiver)
+    freezing = threading.Timer(0.4, postgres.freeze)
+    with pytest.raises(OperationalError), deadline(1.0), pipeline(using=wrapper.alias):
+        for statement in ("SELECT 1", "SELECT pg_sleep(5)", "SELECT 2"):
+            _begin(wrapper, statement)
+        freezing.start()
+    freezing.join()
+    postgres.thaw()
+    assert named == ["SELECT pg_sleep(5)"]
+
+
+def _begin(wrapper: DatabaseWrapper, statement: str) -> None:
+    with wrapper.cursor() as cursor:
+        cursor.execute(statement)
 
 
 def _doze(wrapper: DatabaseWrapper) -> None:
