@@ -46,6 +46,26 @@ def test_in_utc_if_none_is_set(make_wrapper: MakeWrapper) -> None:
     assert (found, found.tzinfo) == (INSTANT, UTC)
 
 
+@override_settings(USE_TZ=True)
+def test_in_utc_by_psycopg_alone_unless_the_session_is_elsewhere(make_wrapper: MakeWrapper) -> None:
+    wrapper = make_wrapper()
+    with wrapper.pinned():
+        for zone, is_psycopgs in (("UTC", True), ("Asia/Kathmandu", False), ("UTC", True)):
+            with wrapper.cursor() as cursor:
+                cursor.execute(f"SET TIME ZONE '{zone}'")
+                cursor.execute("SELECT %s::timestamptz", [TEXT])
+                [(found,)] = cursor.fetchall()
+                loader = cursor.cursor._tx.get_loader(psycopg.postgres.types["timestamptz"].oid, Format.TEXT)
+            assert isinstance(loader, TimestampLoader) is not is_psycopgs
+            assert found.tzinfo is UTC
+            assert found == INSTANT or not is_psycopgs  # Django takes the session to be in the program's zone
+
+
+def test_in_the_zone_of_the_program_without_a_connection() -> None:
+    kind = type("InUtc", (TimestampLoader,), {"timezone": UTC})
+    assert kind(psycopg.postgres.types["timestamptz"].oid).load(TEXT.encode()) == INSTANT
+
+
 @override_settings(USE_TZ=False, TIME_ZONE="Asia/Kathmandu")
 def test_in_that_of_the_settings_and_without_one_if_django_uses_none(make_wrapper: MakeWrapper) -> None:
     assert asked(make_wrapper()) == INSTANT.astimezone(ZoneInfo("Asia/Kathmandu")).replace(tzinfo=None)
