@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from itertools import pairwise
 
 import pytest
 from django.db import OperationalError, connections
@@ -180,13 +181,20 @@ def test_old_connections_go_one_at_a_time(make_wrapper: MakeWrapper, postgres: T
     generation = wrapper.resources.pool.generations.current  # type: ignore[union-attr]
     assert generation is not None
     wait_until(lambda: generation.psycopg_pool.get_stats()["pool_available"] == 4)
+    retired: list[float] = []
+
+    def note(reason: str, **details: object) -> None:
+        if reason == "max_lifetime":
+            retired.append(time.monotonic())
+
+    signals.connection_closed.connect(note)
     time.sleep(1.5)
-    fewest = 4
     ends = time.monotonic() + 5
     while time.monotonic() < ends:
         with connections[wrapper.alias].pinned():  # type: ignore[attr-defined]
             pid_of(wrapper)
-        fewest = min(fewest, wrapper.resources.snapshot().size)
         time.sleep(0.005)
     assert wrapper.resources.snapshot().opened_total > 4
-    assert fewest >= 3
+    assert len(retired) > 1
+    # Not by how many are left: on a busy machine the successor of one may come after the next has gone.
+    assert all(after - before > 0.5 for before, after in pairwise(retired))

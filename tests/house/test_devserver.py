@@ -61,7 +61,7 @@ def test_it_serves_and_leaves_nothing_behind(devserver: Devserver, var: Path, nu
 
 def test_the_site_survives_a_stop_and_a_crash(devserver: Devserver, var: Path) -> None:
     """Stopped on purpose: 503 until `make db-start`. Crashed: PostgreSQL is started again after five seconds."""
-    assert devserver.status("/readyz") == 200
+    wait_until(lambda: devserver.status("/readyz") == 200)  # it may still warm up
     assert "stopped" in devserver.database("stop")
     # The probe may repeat an answer for a second.
     wait_until(lambda: devserver.status("/readyz") == 503, what="the outage")
