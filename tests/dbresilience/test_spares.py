@@ -173,11 +173,14 @@ def test_old_connections_go_one_at_a_time(make_wrapper: MakeWrapper, postgres: T
         with connections[wrapper.alias].pinned():  # type: ignore[attr-defined]
             together.wait(timeout=10)
 
-    threads = [threading.Thread(target=hold) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    def hold_all() -> None:
+        threads = [threading.Thread(target=hold) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    hold_all()
     generation = wrapper.resources.pool.generations.current  # type: ignore[union-attr]
     assert generation is not None
     wait_until(lambda: generation.psycopg_pool.get_stats()["pool_available"] == 4)
@@ -189,6 +192,7 @@ def test_old_connections_go_one_at_a_time(make_wrapper: MakeWrapper, postgres: T
 
     signals.connection_closed.connect(note)
     time.sleep(1.5)
+    hold_all()  # so that all four come back at once, and are old
     ends = time.monotonic() + 5
     while time.monotonic() < ends:
         with connections[wrapper.alias].pinned():  # type: ignore[attr-defined]
