@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -13,8 +14,8 @@ from dbresilience import deadline, gather, pipeline, signals
 from dbresilience.base import DatabaseWrapper
 from tests.dbresilience.batches.rows import create, items, owners
 from tests.dbresilience.batches.tables import Item, create_tables
-from tests.dbresilience.conftest import MakeWrapper, run
-from tests.support.postgres import ThrowawayPostgres
+from tests.dbresilience.conftest import MakeWrapper, run, works
+from tests.support.postgres import ThrowawayPostgres, wait_until
 
 
 @pytest.mark.timed
@@ -70,18 +71,25 @@ def test_a_slow_statement_that_fails_is_logged_as_one_that_goes_alone(make_wrapp
     assert slow == [(failing, -1)] * 3
 
 
+@pytest.fixture
+def named() -> Iterator[list[str]]:
+    """The statements that were given up at a deadline."""
+    queries: list[str] = []
+
+    def receiver(query: str, **details: Any) -> None:
+        queries.append(query)
+
+    signals.statement_overdue.connect(receiver)
+    yield queries
+    signals.statement_overdue.disconnect(receiver)
+
+
 @pytest.mark.timed
 @pytest.mark.parametrize("place", [0, 1, 2])
-def test_what_ran_at_the_deadline_is_named(make_wrapper: MakeWrapper, place: int) -> None:
+def test_what_ran_at_the_deadline_is_named(make_wrapper: MakeWrapper, named: list[str], place: int) -> None:
     """Of several that went together, the one that was cancelled."""
     wrapper = make_wrapper()
     create_tables(wrapper)
-    named: list[str] = []
-
-    def receiver(query: str, **details: Any) -> None:
-        named.append(query)
-
-    signals.statement_overdue.connect(receiver)
     statements = ["SELECT 1", "SELECT 2"]
     statements.insert(place, "SELECT pg_sleep(5)")
     with pytest.raises(OperationalError), deadline(0.3), pipeline(using=wrapper.alias):
@@ -91,16 +99,12 @@ def test_what_ran_at_the_deadline_is_named(make_wrapper: MakeWrapper, place: int
 
 
 @pytest.mark.timed
-def test_what_was_never_answered_is_named(make_wrapper: MakeWrapper, postgres: ThrowawayPostgres) -> None:
+def test_what_was_never_answered_is_named(
+    make_wrapper: MakeWrapper, named: list[str], postgres: ThrowawayPostgres
+) -> None:
     """On a server that is frozen while it is at the second of three."""
     wrapper = make_wrapper()
     create_tables(wrapper)
-    named: list[str] = []
-
-    def receiver(query: str, **details: Any) -> None:
-        named.append(query)
-
-    signals.statement_overdue.connect(receiver)
     freezing = threading.Timer(0.4, postgres.freeze)
     with pytest.raises(OperationalError), deadline(1.0), pipeline(using=wrapper.alias):
         for statement in ("SELECT 1", "SELECT pg_sleep(5)", "SELECT 2"):
@@ -108,6 +112,7 @@ def test_what_was_never_answered_is_named(make_wrapper: MakeWrapper, postgres: T
         freezing.start()
     freezing.join()
     postgres.thaw()
+    wait_until(lambda: works(wrapper))  # so that nothing is under way when the test ends
     assert named == ["SELECT pg_sleep(5)"]
 
 
