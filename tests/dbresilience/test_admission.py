@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from django.db import OperationalError
 
-from dbresilience import classify
+from dbresilience import classify, looking_again
 from dbresilience.pacing import SharedPace
 from dbresilience.signals import breaker_closed, breaker_opened
 from tests.support.postgres import ThrowawayPostgres, wait_until
@@ -32,6 +32,11 @@ def news_of(alias: str) -> Iterator[list[str]]:
     breaker_opened.connect(opened, sender=alias)
     breaker_closed.connect(closed, sender=alias)
     yield news
+
+
+@pytest.fixture
+def nobody_looks_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(looking_again, "EVERY_SECONDS", float("inf"))
 
 
 def refusal_of(wrapper: object) -> OperationalError:
@@ -78,21 +83,22 @@ def test_while_the_server_is_away_refusals_are_quick_and_few_dial(
 
 
 def test_the_first_request_after_a_quiet_night_is_served(
-    make_wrapper: MakeWrapper, postgres: ThrowawayPostgres
+    make_wrapper: MakeWrapper, postgres: ThrowawayPostgres, nobody_looks_again: None
 ) -> None:
     """Nobody asked while the server came back, so nobody knows; asking finds out."""
     wrapper = make_wrapper()
     pid_of(wrapper)
     postgres.stop("immediate")
     refusal_of(wrapper)
-    time.sleep(1)  # its own attempts are over then: on a slow machine they met the server that was back
     postgres.start()
     time.sleep(0.5)
     assert wrapper.resources.snapshot().breaker == "open"
     pid_of(wrapper)
 
 
-def test_the_probes_connection_is_the_first_of_the_pool(make_wrapper: MakeWrapper, postgres: ThrowawayPostgres) -> None:
+def test_the_probes_connection_is_the_first_of_the_pool(
+    make_wrapper: MakeWrapper, postgres: ThrowawayPostgres, nobody_looks_again: None
+) -> None:
     """Otherwise a full server's only free slot would be found, and lost again."""
     wrapper = make_wrapper()
     pid_of(wrapper)
