@@ -51,6 +51,8 @@ class Generations:
         self.current: Generation | None = None
         self.number = 0
         self.waiting_for_room = 0
+        self.taken_total = 0
+        """How often somebody wanted to end the current generation, whether there was one or not."""
         self._pool = pool
         self._observer = observer
         self._physical = physical
@@ -79,10 +81,14 @@ class Generations:
                     self.waiting_for_room -= 1
         return self._told_of(*found)
 
-    def open_if_room(self) -> Generation | None:
-        """Return the current generation, a new one if there is none, or None if there is no room for one."""
+    def open_if_room(self, taken_total: int) -> Generation | None:
+        """Return the current generation, a new one if there is none and room for one, or None.
+
+        Args:
+            taken_total: what that was when the caller began. Who has ended all since then would not end another.
+        """
         with self._room:
-            found = self._current_or_next()
+            found = self._current_or_next() if self.taken_total == taken_total else None
         return None if found is None else self._told_of(*found)
 
     def _current_or_next(self) -> tuple[Generation, bool] | None:
@@ -127,6 +133,7 @@ class Generations:
         """Give the current generation to the caller, who ends it."""
         with self._room:
             generation, self.current = self.current, None
+            self.taken_total += 1
             if generation is not None:
                 generation.condemned = True
             return generation

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psycopg
 import pytest
 from django.db import OperationalError
 
-from dbresilience import classify, looking_again
+from dbresilience import DatabaseUnavailable, classify, looking_again
 from dbresilience.pacing import SharedPace
 from dbresilience.signals import breaker_closed, breaker_opened
 from tests.support.postgres import ThrowawayPostgres, wait_until
+from tests.support.proxy import Proxy
 
 from .conftest import MakeWrapper, orders_of, pid_of, works
 from .test_deadlines import seconds_of
@@ -151,3 +152,29 @@ def test_idle_connections_of_other_aliases_make_room(make_wrapper: MakeWrapper) 
             needy.resources.close()
             del connections.settings["needy"]
             del connections["needy"]
+
+
+def test_a_probe_that_was_under_way_opens_no_pool_that_was_closed(
+    make_wrapper: MakeWrapper, proxy: Proxy, postgres: ThrowawayPostgres, database_url: str, nobody_looks_again: None
+) -> None:
+    """Nobody would close it again. The next request does open it."""
+    wrapper = make_wrapper(url=proxy.url(database_url))
+    pid_of(wrapper)
+    proxy.refuse()
+    proxy.cut()
+    refusal_of(wrapper)
+    proxy.restore()
+    proxy.delay(0.2)
+    pool = wrapper.resources.pool
+    assert pool is not None
+
+    def asks() -> int:
+        with suppress(DatabaseUnavailable):
+            pool.admission.admit(0)
+        return pool.admission._probes
+
+    wait_until(asks, what="a probe")
+    wrapper.resources.close()
+    wait_until(lambda: wrapper.resources.snapshot().breaker == "closed", what="the end of the probe")
+    wait_until(lambda: postgres.backends(wrapper.settings_dict["NAME"]) == 0, what="the end of its connection")
+    assert works(wrapper)
