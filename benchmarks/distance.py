@@ -13,8 +13,9 @@ import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from select import select
+from selectors import EVENT_READ, EVENT_WRITE, SelectSelector
 from time import perf_counter
+from typing import Any
 
 WATCH_SECONDS = 0.0003
 """So long before a delivery it stops sleeping and polls: a sleep ends 0.1 to 0.2 ms late, twice in each round trip."""
@@ -45,24 +46,22 @@ class _Way:
         """Whether the sink takes no more for now."""
 
     @property
-    def due(self) -> float | None:
-        """When something is to leave next, if anything is."""
-        return self._travelling[0][0] if self._travelling and not self.is_blocked else None
-
-    @property
     def is_over(self) -> bool:
         """Whether all that will ever travel here has arrived."""
         return not self.is_open and not self._travelling
 
-    def receive(self) -> None:
+    def receive(self) -> float | None:
+        """Take what is there, which may be the end; returns when it is to leave, None if there was nothing."""
         try:
             data = self.source.recv(1 << 16)
         except BlockingIOError:
-            return  # select may be wrong (its manual page, "Bugs")
+            return None  # select may be wrong (its manual page, "Bugs")
         except OSError:
             data = b""
-        self._travelling.append((perf_counter() + self._seconds, data))
+        due = perf_counter() + self._seconds
+        self._travelling.append((due, data))
         self.is_open = bool(data)
+        return due
 
     def deliver(self) -> None:
         """Send what is due, as far as it is taken."""
@@ -90,52 +89,86 @@ class _Network:
 
     def __init__(self, addresses: Sequence[str], seconds: float) -> None:
         self._seconds = seconds
-        self._listeners = {socket.create_server(("127.0.0.1", 0)): address for address in addresses}
+        self._selector = SelectSelector()
         self._ways: dict[socket.socket, _Way] = {}
         """By their source."""
-
-    @property
-    def ports(self) -> list[int]:
-        return [listener.getsockname()[1] for listener in self._listeners]
+        self._due: deque[tuple[float, _Way]] = deque()
+        """When each message is to leave, and where; in that order, since all take as long."""
+        self.ports: list[int] = []
+        for address in addresses:
+            listener = socket.create_server(("127.0.0.1", 0))
+            self._selector.register(listener, EVENT_READ, address)
+            self.ports.append(listener.getsockname()[1])
 
     def run(self) -> None:
         while True:
-            ways = list(self._ways.values())
-            readers = [*self._listeners, *(way.source for way in ways if way.is_open)]
-            due = min((way.due for way in ways if way.due is not None), default=None)
-            left = None if due is None else max(due - perf_counter() - WATCH_SECONDS, 0.0)
-            ready, free, _ = select(readers, [way.sink for way in ways if way.is_blocked], [], left)
-            for readable in ready:
-                if readable in self._listeners:
-                    self._accept(readable)
-                else:
-                    self._ways[readable].receive()
+            for key, events in self._selector.select(self._quiet_seconds()):
+                if key.data is not None:
+                    self._accept(key.fileobj, key.data)  # type: ignore[arg-type]  # a socket, as all here
+                    continue
+                end: Any = key.fileobj
+                way = self._ways[end]
+                if events & EVENT_READ and (due := way.receive()) is not None:
+                    self._due.append((due, way))
+                if events & EVENT_WRITE:
+                    self._deliver(self._ways[way.sink])
+                self._watch(end)
             now = perf_counter()
-            for way in ways:
-                if way.sink in free or (way.due is not None and way.due <= now):
-                    way.deliver()
-                if way.is_over:
-                    self._end(way)
+            while self._due and self._due[0][0] <= now:
+                self._deliver(self._due.popleft()[1])
 
-    def _accept(self, listener: socket.socket) -> None:
+    def _quiet_seconds(self) -> float | None:
+        """How long nothing is to leave; None while nothing is under way."""
+        if not self._due:
+            return None
+        return max(self._due[0][0] - perf_counter() - WATCH_SECONDS, 0.0)
+
+    def _deliver(self, way: _Way) -> None:
+        if way.sink not in self._ways:
+            return  # both have ended
+        was_blocked = way.is_blocked
+        way.deliver()
+        if way.is_blocked is not was_blocked:
+            self._watch(way.sink)
+        if way.is_over:
+            self._end(way)
+
+    def _watch(self, end: socket.socket) -> None:
+        """Have it said when there is something to read at an end, and when a blocked one takes more."""
+        if end not in self._ways:
+            return
+        way = self._ways[end]
+        wanted = EVENT_READ * way.is_open | EVENT_WRITE * self._ways[way.sink].is_blocked
+        known = self._selector.get_map().get(end)
+        if known is None and wanted:
+            self._selector.register(end, wanted)
+        elif known is not None and not wanted:
+            self._selector.unregister(end)
+        elif known is not None and known.events != wanted:
+            self._selector.modify(end, wanted)
+
+    def _accept(self, listener: socket.socket, address: str) -> None:
         client, _ = listener.accept()
         try:
-            server = _connect(self._listeners[listener])
+            server = _connect(address)
         except OSError:
             client.close()  # as a server does that is not there
             return
+        self._ways[client] = _Way(client, server, self._seconds)
+        self._ways[server] = _Way(server, client, self._seconds)
         for end in (client, server):
             end.setblocking(False)
             with suppress(OSError):
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # which a Unix socket has not
-        self._ways[client] = _Way(client, server, self._seconds)
-        self._ways[server] = _Way(server, client, self._seconds)
+            self._watch(end)
 
     def _end(self, way: _Way) -> None:
-        back = self._ways.get(way.sink)
-        if back is None or back.is_over:
+        back = self._ways[way.sink]
+        if back.is_over:
             for end in (way.source, way.sink):
-                self._ways.pop(end, None)
+                with suppress(KeyError):
+                    self._selector.unregister(end)
+                del self._ways[end]
                 end.close()
 
 

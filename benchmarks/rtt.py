@@ -13,6 +13,8 @@ from time import perf_counter
 from typing import Any
 from uuid import UUID
 
+import psycopg
+
 from tests.support.postgres import ThrowawayPostgres
 
 from . import queries
@@ -37,9 +39,21 @@ def near_and_far() -> Iterator[tuple[dict[str, Settings], dict[str, Settings]]]:
         addresses = {str(server.port): str(server.port)}
         if bouncer is not None:
             addresses[bouncer["PORT"]] = f"{bouncer['HOST']}/.s.PGSQL.{bouncer['PORT']}"
-        ports = stack.enter_context(far(list(addresses.values()), SECONDS))
+        ports = stack.enter_context(far(list(addresses.values()), SECONDS - _lateness_seconds(server)))
         moved = dict(zip(addresses, ports, strict=True))
         yield near, {name: at | {"HOST": "127.0.0.1", "PORT": str(moved[at["PORT"]])} for name, at in near.items()}
+
+
+def _lateness_seconds(server: ThrowawayPostgres, times: int = 200) -> float:
+    """What a round trip takes beyond the distance, since a process plays the network, and wakes up late."""
+    with (
+        far([str(server.port)], SECONDS) as (port,),
+        psycopg.connect(server.url(DATABASE), port=port, autocommit=True) as distant,
+        psycopg.connect(server.url(DATABASE), autocommit=True) as near,
+        distant.cursor() as there,
+        near.cursor() as here,
+    ):
+        return max(_bare_seconds(there, times) - _bare_seconds(here, times) - SECONDS, 0.0)
 
 
 def key_of(number: int) -> str:
@@ -118,6 +132,8 @@ def measure(near: dict[str, str], distant: dict[str, str], rounds: int) -> str:
         distant: likewise, with the distance between.
         rounds: measured turns at a distance; ten times as many beside it.
     """
+    from django.db import connections
+
     tables = []
     for title, names, times in (
         (f"A turn with {SECONDS * 1000:g} ms to the server", distant, rounds),
@@ -132,23 +148,23 @@ def measure(near: dict[str, str], distant: dict[str, str], rounds: int) -> str:
         taken = queries.interleaved(turns, times, warm_rounds=min(times, 20))
         held = {name: _held_seconds(*work, min(times, 100)) for name, work in works.items() if name.startswith(OURS)}
         tables.append(table(title, taken, held))
-    bare = [_bare_ms(next(alias for alias, name in names.items() if name == BASELINE)) for names in (distant, near)]
+    bare = []
+    for names in (distant, near):
+        with connections[next(alias for alias, name in names.items() if name == BASELINE)].cursor() as cursor:
+            bare.append(_bare_seconds(cursor, 200) * 1000)
     tables.append("`SELECT 1` alone takes {:.2f} ms, and beside the server {:.2f}.\n".format(*bare))
     return "\n".join(tables)
 
 
-def _bare_ms(alias: str, times: int = 200) -> float:
+def _bare_seconds(cursor: Any, times: int) -> float:
     """The median of the shortest round trip: how far the server really is."""
-    from django.db import connections
-
     taken = []
-    with connections[alias].cursor() as cursor:
-        for _ in range(times):
-            began = perf_counter()
-            cursor.execute("SELECT 1")
-            cursor.fetchone()
-            taken.append(perf_counter() - began)
-    return statistics.median(taken) * 1000
+    for _ in range(times):
+        began = perf_counter()
+        cursor.execute("SELECT 1")
+        cursor.fetchone()
+        taken.append(perf_counter() - began)
+    return statistics.median(taken)
 
 
 def _held_seconds(alias: str, work: queries.Work, times: int) -> float:
