@@ -89,6 +89,11 @@ def _said(number: int, content: str = "It is all there. " * 20) -> list[Any]:
     return [question, reply]
 
 
+def _last(messages: Any) -> Any:
+    """What a model is told of them."""
+    return messages.order_by("-pk").values_list("role", "content")[:HISTORY]
+
+
 def as_others_write_it(alias: str, number: int) -> None:
     """Seven round trips: three reads, BEGIN, the question with its empty reply, COMMIT, the reply."""
     from django.db import transaction
@@ -98,7 +103,7 @@ def as_others_write_it(alias: str, number: int) -> None:
 
     user = Token.objects.using(alias).select_related("user").get(key=key_of(number)).user
     thread = Thread.objects.using(alias).get(pk=id_of(number), owner=user)
-    list(Message.objects.using(alias).filter(thread=thread).order_by("-pk")[:HISTORY])
+    list(_last(Message.objects.using(alias).filter(thread=thread)))
     question, reply = _said(number, content="")
     with transaction.atomic(using=alias):
         Message.objects.using(alias).bulk_create([question, reply])
@@ -115,7 +120,7 @@ def as_we_write_it(alias: str, number: int) -> None:
     (token,), (thread,), _ = gather(
         Token.objects.using(alias).select_related("user").filter(key=key_of(number)),
         Thread.objects.using(alias).filter(pk=id_of(number)),
-        Message.objects.using(alias).filter(thread=id_of(number)).order_by("-pk")[:HISTORY],
+        _last(Message.objects.using(alias).filter(thread=id_of(number))),
     )
     assert thread.owner_id == token.user.pk
     question, reply = _said(number, content="")

@@ -40,12 +40,16 @@ def _tool_calls() -> Prefetch:
     return Prefetch("tool_calls", queryset=ToolCall.objects.order_by("position"))
 
 
+History = list[tuple[str, str]]
+"""What a model is told of what was said before: role and content of each message, oldest first."""
+
+
 @dataclass(frozen=True)
 class Place:
-    """Where to go on: a thread and the last that was said in it, oldest first."""
+    """Where to go on: a thread and the last that was said in it."""
 
     thread: Thread
-    history: list[Message]
+    history: History
 
 
 T = TypeVar("T")
@@ -62,14 +66,14 @@ def place_in(thread_id: UUID, *, along: Callable[[], T]) -> tuple[T, Place | Non
     return found, Place(thread[0], latest[::-1]) if thread else None
 
 
-def history_before(message: Message) -> list[Message]:
-    """The last messages before this one, oldest first."""
+def history_before(message: Message) -> History:
+    """The last messages before this one."""
     return list(_last(Message.objects.filter(thread_id=message.thread_id, pk__lt=message.pk)))[::-1]
 
 
-def _last(messages: QuerySet[Message]) -> QuerySet[Message]:
+def _last(messages: QuerySet[Message]) -> QuerySet[Message, tuple[str, str]]:
     """Newest first. Empty replies say nothing to a model."""
-    return messages.exclude(content="").order_by("-pk")[:HISTORY_MESSAGES]
+    return messages.exclude(content="").order_by("-pk").values_list("role", "content")[:HISTORY_MESSAGES]
 
 
 def search_messages(*, owner_id: Any, text: str, before: UUID | None = None, limit: int = 5) -> list[dict[str, Any]]:

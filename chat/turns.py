@@ -11,7 +11,6 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Sequence
 from typing import Any
 
 from django.db import DatabaseError, InterfaceError, close_old_connections, connections
@@ -23,6 +22,7 @@ from chat.conversation import Cancellation, Conversation
 from chat.models import Message, ToolCall
 from chat.outages import note
 from chat.patience import Patience, longest_seconds
+from chat.queries import History
 from chat.services import StartedTurn
 from chat.tools import ToolContext
 from dbresilience import classify, deadline
@@ -42,7 +42,7 @@ class Turn:
         self,
         started: StartedTurn,
         *,
-        history: Sequence[Message],
+        history: History,
         channel: Channel | None = None,
         cancellation: Cancellation | None = None,
         patience: Patience | None = None,
@@ -58,7 +58,10 @@ class Turn:
         self._conversation = Conversation(
             # Called by the turn's own thread: an agent that cannot be made is a failed reply and not a lost one.
             choose_agent=get_agent,
-            said=[Said(role=message.role, content=message.content) for message in [*history, self.message]],
+            said=[
+                Said(role=role, content=content)
+                for role, content in [*history, (self.message.role, self.message.content)]
+            ],
             context=ToolContext(owner_id=self.thread.owner_id, before=self.message.pk),
             reply=self.reply,
             cancellation=self.cancellation,
