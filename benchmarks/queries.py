@@ -30,19 +30,30 @@ def bound(alias: str, work: Work) -> Callable[[int], None]:
     return one
 
 
-def interleaved(works: dict[str, Callable[[int], None]], rounds: int, *, warm_rounds: int) -> dict[str, list[float]]:
-    """Return the seconds of `rounds` calls of each, in turn and in changing order; each is given a user's number."""
+def interleaved(
+    works: dict[str, Callable[[int], None]], rounds: int, *, warm_rounds: int, in_a_row: int = 1
+) -> dict[str, list[float]]:
+    """Return the seconds of calls of each, in turn and in changing order; each is given a user's number.
+
+    Args:
+        works: what is called, by its name.
+        rounds: measured calls of each.
+        warm_rounds: calls of each before, in turn.
+        in_a_row: how many of one are measured before it is another's turn. Where they are several, one goes before
+            them that is not measured: a site has one set-up, and has its code in the processor's caches.
+    """
     times: dict[str, list[float]] = {name: [] for name in works}
     order = list(works)
-    for number in range(-warm_rounds, rounds):
+    for number in range(-warm_rounds, rounds, in_a_row):
         # A fixed order would give each set-up the same neighbour's caches.
         random.shuffle(order)
         for name in order:
-            began = time.perf_counter()
-            works[name](number % USERS + 1)
-            taken = time.perf_counter() - began
-            if number >= 0:
-                times[name].append(taken)
+            for step in range(-(in_a_row > 1), in_a_row):
+                began = time.perf_counter()
+                works[name]((number + step) % USERS + 1)
+                taken = time.perf_counter() - began
+                if number >= 0 and step >= 0:
+                    times[name].append(taken)
         if number % 500 == 0 and sys.stderr.isatty():
             print(f"\r  {number}/{rounds}", end="\r", file=sys.stderr, flush=True)
     return times

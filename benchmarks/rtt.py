@@ -23,6 +23,7 @@ from .setups import BASELINE, DATABASE, OURS, Settings, pgbouncer, setups
 
 SECONDS = 0.005
 NEAR_ROUNDS = 10
+IN_A_ROW = 5
 HISTORY = 20
 POOL_SIZE = 5
 SAME_CODE = "dbresilience, the code of the others"
@@ -89,11 +90,6 @@ def _said(number: int, content: str = "It is all there. " * 20) -> list[Any]:
     return [question, reply]
 
 
-def _last(messages: Any) -> Any:
-    """What a model is told of them."""
-    return messages.order_by("-pk").values_list("role", "content")[:HISTORY]
-
-
 def as_others_write_it(alias: str, number: int) -> None:
     """Seven round trips: three reads, BEGIN, the question with its empty reply, COMMIT, the reply."""
     from django.db import transaction
@@ -103,7 +99,7 @@ def as_others_write_it(alias: str, number: int) -> None:
 
     user = Token.objects.using(alias).select_related("user").get(key=key_of(number)).user
     thread = Thread.objects.using(alias).get(pk=id_of(number), owner=user)
-    list(_last(Message.objects.using(alias).filter(thread=thread)))
+    list(Message.objects.using(alias).filter(thread=thread).order_by("-pk")[:HISTORY])
     question, reply = _said(number, content="")
     with transaction.atomic(using=alias):
         Message.objects.using(alias).bulk_create([question, reply])
@@ -120,7 +116,7 @@ def as_we_write_it(alias: str, number: int) -> None:
     (token,), (thread,), _ = gather(
         Token.objects.using(alias).select_related("user").filter(key=key_of(number)),
         Thread.objects.using(alias).filter(pk=id_of(number)),
-        _last(Message.objects.using(alias).filter(thread=id_of(number))),
+        Message.objects.using(alias).filter(thread=id_of(number)).order_by("-pk")[:HISTORY],
     )
     assert thread.owner_id == token.user.pk
     question, reply = _said(number, content="")
@@ -150,7 +146,7 @@ def measure(near: dict[str, str], distant: dict[str, str], rounds: int) -> str:
             if name == OURS:
                 works[SAME_CODE] = alias, as_others_write_it
         turns = {name: queries.bound(*work) for name, work in works.items()}
-        taken = queries.interleaved(turns, times, warm_rounds=min(times, 20))
+        taken = queries.interleaved(turns, times, warm_rounds=min(times, 20), in_a_row=IN_A_ROW)
         held = {name: _held_seconds(*work, min(times, 100)) for name, work in works.items() if name.startswith(OURS)}
         tables.append(table(title, taken, held))
     bare = []
