@@ -89,7 +89,7 @@ class _Network:
 
     def __init__(self, addresses: Sequence[str], seconds: float) -> None:
         self._seconds = seconds
-        self._selector = SelectSelector()
+        self._selector = SelectSelector()  # epoll sleeps whole milliseconds
         self._ways: dict[socket.socket, _Way] = {}
         """By their source."""
         self._due: deque[tuple[float, _Way]] = deque()
@@ -103,10 +103,10 @@ class _Network:
     def run(self) -> None:
         while True:
             for key, events in self._selector.select(self._quiet_seconds()):
-                if key.data is not None:
-                    self._accept(key.fileobj, key.data)  # type: ignore[arg-type]  # a socket, as all here
-                    continue
                 end: Any = key.fileobj
+                if key.data is not None:
+                    self._accept(end, key.data)
+                    continue
                 way = self._ways[end]
                 if events & EVENT_READ and (due := way.receive()) is not None:
                     self._due.append((due, way))
@@ -176,7 +176,11 @@ def _connect(address: str) -> socket.socket:
     if not address.startswith("/"):
         return socket.create_connection(("127.0.0.1", int(address)))
     server = socket.socket(socket.AF_UNIX)
-    server.connect(address)
+    try:
+        server.connect(address)
+    except OSError:
+        server.close()
+        raise
     return server
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 import sys
@@ -38,17 +39,17 @@ def interleaved(
     Args:
         works: what is called, by its name.
         rounds: measured calls of each.
-        warm_rounds: calls of each before, in turn.
+        warm_rounds: at least so many calls of each before.
         in_a_row: how many of one are measured before it is another's turn. Where they are several, one goes before
             them that is not measured: a site has one set-up, and has its code in the processor's caches.
     """
     times: dict[str, list[float]] = {name: [] for name in works}
     order = list(works)
-    for number in range(-warm_rounds, rounds, in_a_row):
+    for number in range(-math.ceil(warm_rounds / in_a_row) * in_a_row, rounds, in_a_row):
         # A fixed order would give each set-up the same neighbour's caches.
         random.shuffle(order)
         for name in order:
-            for step in range(-(in_a_row > 1), in_a_row):
+            for step in range(-(in_a_row > 1), min(in_a_row, rounds - number)):
                 began = time.perf_counter()
                 works[name]((number + step) % USERS + 1)
                 taken = time.perf_counter() - began

@@ -15,6 +15,9 @@ from chat.limits import HISTORY_MESSAGES
 from chat.models import SEARCH_CONFIG, Message, Thread, ToolCall
 from dbresilience import gather
 
+History = list[tuple[str, str]]
+"""What a model is told of what was said before: role and content of each message, oldest first."""
+
 
 def threads_of(owner: AbstractBaseUser) -> QuerySet[Thread]:
     return Thread.objects.filter(owner=owner)
@@ -38,10 +41,6 @@ def stored_reply(reply_id: UUID) -> Message | None:
 
 def _tool_calls() -> Prefetch:
     return Prefetch("tool_calls", queryset=ToolCall.objects.order_by("position"))
-
-
-History = list[tuple[str, str]]
-"""What a model is told of what was said before: role and content of each message, oldest first."""
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,7 @@ def _take(pool: Pool, seconds: float, started: float) -> tuple[ResilientConnecti
     remaining = seconds
     reclaimed = len(pool.leases) >= configuration.max_size and pool.reclaim_orphans()
     while True:
+        pool.generations.is_wanted = True
         if not pool.admission.clear:
             pool.admission.admit(remaining)
             remaining = seconds - (perf_counter() - started)

@@ -99,7 +99,12 @@ class Admission:
         """``closed``, ``open`` (the database is away) or ``paused``."""
         if self.cause is not None:
             return "open"
-        return "paused" if monotonic() < self._paused_until else "closed"
+        return "paused" if self.is_paused else "closed"
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether an operator lets requests wait, be the database away or not."""
+        return monotonic() < self._paused_until
 
     # A request
 

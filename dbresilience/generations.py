@@ -51,8 +51,8 @@ class Generations:
         self.current: Generation | None = None
         self.number = 0
         self.waiting_for_room = 0
-        self.taken_total = 0
-        """How often somebody wanted to end the current generation, whether there was one or not."""
+        self.is_wanted = False
+        """Whether anybody has asked for a connection since the pool was closed, paused or recycled last."""
         self._pool = pool
         self._observer = observer
         self._physical = physical
@@ -81,14 +81,10 @@ class Generations:
                     self.waiting_for_room -= 1
         return self._told_of(*found)
 
-    def open_if_room(self, taken_total: int) -> Generation | None:
-        """Return the current generation, a new one if there is none and room for one, or None.
-
-        Args:
-            taken_total: what that was when the caller began. Who has ended all since then would not end another.
-        """
+    def open_if_wanted(self) -> Generation | None:
+        """Return the current generation, a new one if there is none; None if nobody wants it or there is no room."""
         with self._room:
-            found = self._current_or_next() if self.taken_total == taken_total else None
+            found = self._current_or_next() if self.current is not None or self.is_wanted else None
         return None if found is None else self._told_of(*found)
 
     def _current_or_next(self) -> tuple[Generation, bool] | None:
@@ -133,10 +129,16 @@ class Generations:
         """Give the current generation to the caller, who ends it."""
         with self._room:
             generation, self.current = self.current, None
-            self.taken_total += 1
+            self.is_wanted = False  # a probe would open another, which nobody would close
             if generation is not None:
                 generation.condemned = True
             return generation
+
+    def current_unwanted(self) -> Generation | None:
+        """Return the current generation, to be replaced when somebody asks."""
+        with self._room:
+            self.is_wanted = False
+            return self.current
 
     def forget_threads(self) -> Generation | None:
         """In a forked child: hand over the current generation; nobody waits here."""

@@ -134,7 +134,6 @@ class Recovery:
         known = self.admission.cause
         if known is not None and self.admission.meaning.name in FULL and not self._pace.take_turn():
             raise known.with_traceback(None)  # which would grow with each probe
-        taken_total = self.generations.taken_total
         try:
             connection = ProbingConnection.connect(**self._connect_arguments())
         except Exception as exception:
@@ -143,7 +142,7 @@ class Recovery:
         if known is not None:
             self._pace.clear()  # where one has found a slot the next may try at once
         self._parked.append(connection)
-        generation = self.generations.open_if_room(taken_total)
+        generation = None if self.admission.is_paused else self.generations.open_if_wanted()
         if generation is not None:
             generation.begin()
         # There may be no need for it, or no room.

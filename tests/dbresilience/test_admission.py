@@ -11,6 +11,7 @@ import pytest
 from django.db import OperationalError
 
 from dbresilience import DatabaseUnavailable, classify, looking_again
+from dbresilience.base import DatabaseWrapper
 from dbresilience.pacing import SharedPace
 from dbresilience.signals import breaker_closed, breaker_opened
 from tests.support.postgres import ThrowawayPostgres, wait_until
@@ -44,6 +45,13 @@ def refusal_of(wrapper: object) -> OperationalError:
     with pytest.raises(OperationalError) as caught:
         pid_of(wrapper)  # type: ignore[arg-type]
     return caught.value
+
+
+def wait_for_probes(wrapper: DatabaseWrapper) -> None:
+    """Wait for the one that a refused request may have left behind."""
+    pool = wrapper.resources.pool
+    assert pool is not None
+    wait_until(lambda: not pool.admission._probes, what="the end of its own attempts")
 
 
 @pytest.mark.timed
@@ -92,6 +100,7 @@ def test_the_first_request_after_a_quiet_night_is_served(
     pid_of(wrapper)
     postgres.stop("immediate")
     refusal_of(wrapper)
+    wait_for_probes(wrapper)
     postgres.start()
     time.sleep(0.5)
     assert wrapper.resources.snapshot().breaker == "open"
@@ -106,6 +115,7 @@ def test_the_probes_connection_is_the_first_of_the_pool(
     pid_of(wrapper)
     postgres.stop("immediate")
     refusal_of(wrapper)
+    wait_for_probes(wrapper)
     postgres.start()
     time.sleep(0.2)
     opened = wrapper.resources.snapshot().opened_total
@@ -155,27 +165,34 @@ def test_idle_connections_of_other_aliases_make_room(make_wrapper: MakeWrapper) 
             del connections["needy"]
 
 
-def test_a_probe_that_was_under_way_opens_no_pool_that_was_closed(
-    make_wrapper: MakeWrapper, proxy: Proxy, postgres: ThrowawayPostgres, database_url: str, nobody_looks_again: None
-) -> None:
+@pytest.mark.parametrize("end", ["close", "pause", "recycle"])
+def test_a_probe_that_was_under_way_opens_no_pool_that_was_ended(
+    make_wrapper: MakeWrapper, proxy: Proxy, postgres: ThrowawayPostgres, database_url: str, nobody_looks_again: None,
+    end: str,
+) -> None:  # fmt: skip
     """Nobody would close it again. The next request does open it."""
     wrapper = make_wrapper(url=proxy.url(database_url))
     pid_of(wrapper)
     proxy.refuse()
     proxy.cut()
     refusal_of(wrapper)
-    proxy.restore()
-    proxy.delay(0.2)
     pool = wrapper.resources.pool
     assert pool is not None
+    opened = len(proxy.opened_at)
+    proxy.restore()
+    proxy.delay(0.2)
 
-    def asks() -> int:
+    def dials() -> bool:
         with suppress(DatabaseUnavailable):
             pool.admission.admit(0)
-        return pool.admission._probes
+        return len(proxy.opened_at) > opened
 
-    wait_until(asks, what="a probe")
-    wrapper.resources.close()
-    wait_until(lambda: wrapper.resources.snapshot().breaker == "closed", what="the end of the probe")
+    wait_until(dials, what="a probe")
+    if end == "pause":
+        pool.pause(30)
+    else:
+        getattr(pool, end)()
+    wait_until(lambda: pool.admission.cause is None, what="the end of the probe")
     wait_until(lambda: postgres.backends(wrapper.settings_dict["NAME"]) == 0, what="the end of its connection")
+    pool.resume()
     assert works(wrapper)

@@ -33,6 +33,23 @@ def test_the_breaker_of_an_idle_process(
     assert run(wrapper, "SELECT 1") == [(1,)]
 
 
+def test_it_opens_no_pool_that_was_closed(
+    make_wrapper: MakeWrapper, postgres: ThrowawayPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the master's of `gunicorn --preload`, which began while the database was away."""
+    monkeypatch.setattr(looking_again, "EVERY_SECONDS", 0.2)
+    wrapper = make_wrapper()
+    run(wrapper, "SELECT 1")
+    postgres.stop()
+    with pytest.raises(OperationalError):
+        run(wrapper, "SELECT 1")
+    wrapper.resources.close()
+    postgres.start()
+    wait_until(lambda: wrapper.resources.snapshot().breaker == "closed")
+    wait_until(lambda: postgres.backends(wrapper.settings_dict["NAME"]) == 0)
+    assert run(wrapper, "SELECT 1") == [(1,)]
+
+
 def test_it_looks_rarely(make_wrapper: MakeWrapper, postgres: ThrowawayPostgres) -> None:
     wrapper = make_wrapper()
     run(wrapper, "SELECT 1")

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -36,9 +37,17 @@ def trouble(postgres: ThrowawayPostgres, database_url: str) -> Iterator[dict[str
         asks.join(10)
 
 
-def ask(url: str, title: str) -> list[dict[str, object]]:
-    with psycopg.connect(url, autocommit=True, row_factory=psycopg.rows.dict_row) as connection:
-        return connection.execute(QUERIES[title]).fetchall()  # type: ignore[call-overload, no-any-return]
+def asking(url: str) -> psycopg.Connection[dict[str, Any]]:
+    return psycopg.connect(url, autocommit=True, row_factory=psycopg.rows.dict_row)  # type: ignore[arg-type]
+
+
+def rows_of(connection: psycopg.Connection[dict[str, Any]], query: str) -> list[dict[str, Any]]:
+    return connection.execute(query).fetchall()  # type: ignore[arg-type]
+
+
+def ask(url: str, title: str) -> list[dict[str, Any]]:
+    with asking(url) as connection:
+        return rows_of(connection, QUERIES[title])
 
 
 def test_the_queries_find_what_they_are_for(trouble: dict[str, int], database_url: str) -> None:
@@ -72,17 +81,13 @@ def test_an_ordinary_role_counts_the_same(
     postgres.execute("CREATE ROLE passer_by LOGIN")
     url = database_url.replace("postgresql://postgres@", "postgresql://passer_by@")
     try:
-        # Who asked before may still be there for a moment.
-        full = "How full is it?"
-        wait_until(lambda: ask(url, full) == ask(database_url, full), what="the same number of sessions")
-        seen = {row["application_name"]: row for row in ask(url, "Who has the connections?")}
-        assert (seen["careless"]["count"], seen["careless"]["state"]) == (1, None)
-
-        def sees_every_one() -> bool:
-            counted = sum(int(str(row["count"])) for row in ask(url, "Who has the connections?"))
+        with asking(url) as role, asking(database_url) as superuser:
+            full, holders = QUERIES["How full is it?"], QUERIES["Who has the connections?"]
+            seen = {row["application_name"]: row for row in rows_of(role, holders)}
+            assert (seen["careless"]["count"], seen["careless"]["state"]) == (1, None)
             every = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
-            return counted == int(str(postgres.execute(every)[0][0]))
-
-        wait_until(sees_every_one, what="as many sessions as there are")
+            # Whoever asked before may still be there for a moment.
+            wait_until(lambda: rows_of(role, full) == rows_of(superuser, full), what="the same number of sessions")
+            assert sum(row["count"] for row in rows_of(role, holders)) == rows_of(superuser, every)[0]["count"]
     finally:
         postgres.execute("DROP ROLE passer_by")
