@@ -17,7 +17,7 @@ from dbresilience.signals import breaker_closed, breaker_opened
 from tests.support.postgres import ThrowawayPostgres, wait_until
 from tests.support.proxy import Proxy
 
-from .conftest import MakeWrapper, orders_of, pid_of, works
+from .conftest import MakeWrapper, in_thread, orders_of, pid_of, works
 from .test_deadlines import seconds_of
 
 
@@ -108,20 +108,20 @@ def test_the_first_request_after_a_quiet_night_is_served(
 
 
 def test_the_probes_connection_is_the_first_of_the_pool(
-    make_wrapper: MakeWrapper, postgres: ThrowawayPostgres, nobody_looks_again: None
+    make_wrapper: MakeWrapper, proxy: Proxy, database_url: str, nobody_looks_again: None
 ) -> None:
     """Otherwise a full server's only free slot would be found, and lost again."""
-    wrapper = make_wrapper()
+    wrapper = make_wrapper(url=proxy.url(database_url))
     pid_of(wrapper)
-    postgres.stop("immediate")
+    proxy.refuse()
+    proxy.cut()
     refusal_of(wrapper)
     wait_for_probes(wrapper)
-    postgres.start()
+    proxy.restore()
     time.sleep(0.2)
-    opened = wrapper.resources.snapshot().opened_total
+    opened = len(proxy.opened_at)
     pid_of(wrapper)
-    assert wrapper.resources.snapshot().opened_total == opened + 1
-    assert postgres.backends(wrapper.settings_dict["NAME"]) == 1
+    assert len(proxy.opened_at) == opened + 1
 
 
 @pytest.mark.timed
@@ -190,9 +190,14 @@ def test_a_probe_that_was_under_way_opens_no_pool_that_was_ended(
     wait_until(dials, what="a probe")
     if end == "pause":
         pool.pause(30)
+        wrapper.inc_thread_sharing()
+        asking = in_thread(lambda: works(wrapper))  # it waits for the end of the pause, and wants a connection then
     else:
         getattr(pool, end)()
     wait_until(lambda: pool.admission.cause is None, what="the end of the probe")
     wait_until(lambda: postgres.backends(wrapper.settings_dict["NAME"]) == 0, what="the end of its connection")
-    pool.resume()
+    if end == "pause":
+        pool.resume()
+        asking.join(10)
+        wrapper.dec_thread_sharing()
     assert works(wrapper)
