@@ -55,7 +55,9 @@ def main() -> int:
     with ExitStack() as stack:
         bouncer = stack.enter_context(pgbouncer(server, turns.POOL_SIZE))
         compared = _chosen(setups(server, turns.POOL_SIZE, bouncer), given)
-        near, distant = stack.enter_context(rtt.near_and_far()) if given.only in (None, "rtt") else ({}, {})
+        near, distant, set_to_seconds = (
+            stack.enter_context(rtt.near_and_far()) if given.only in (None, "rtt") else ({}, {}, 0.0)
+        )
         aliases = {f"setup{number}": name for number, name in enumerate(compared)}
         near_aliases = {f"near{number}": name for number, name in enumerate(_chosen(near, given))}
         far_aliases = {f"far{number}": name for number, name in enumerate(_chosen(distant, given))}
@@ -83,7 +85,7 @@ def main() -> int:
             print(metering.measure(alias, given.rounds), flush=True)
         if given.only in (None, "rtt"):
             rtt.fill(next(iter(near_aliases)))
-            print(rtt.measure(near_aliases, far_aliases, given.rtt_rounds), flush=True)
+            print(rtt.measure(near_aliases, far_aliases, set_to_seconds, given.rtt_rounds), flush=True)
         _close_all()
         if given.only in (None, "instructions"):
             table = instructions.measure(compared, list(queries.KINDS))
