@@ -9,13 +9,14 @@ import os
 import threading
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import prometheus_client
 from django.core.exceptions import ImproperlyConfigured
-from prometheus_client import REGISTRY, CollectorRegistry
+from prometheus_client import REGISTRY, CollectorRegistry, Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.values import MutexValue, ValueClass
 
@@ -88,8 +89,24 @@ def shared_registry() -> CollectorRegistry:
         return REGISTRY
     _forget_dead(Path(os.environ[FOLDER]))
     registry = CollectorRegistry()
-    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # not typed
+    AllProcesses(registry)  # type: ignore[no-untyped-call]  # not typed
     return registry
+
+
+class AllProcesses(MultiProcessCollector):
+    """The library's, which fails where a process has just made its file and written nothing yet."""
+
+    def collect(self) -> Iterable[Metric]:
+        """Add up what the processes have written."""
+        files = [str(file) for file in Path(self._path).glob("*.db") if _is_written(file)]
+        return self.merge(files)  # type: ignore[no-untyped-call, no-any-return]  # not typed
+
+
+def _is_written(file: Path) -> bool:
+    try:
+        return file.stat().st_size > 0
+    except FileNotFoundError:  # another process has dropped it
+        return False
 
 
 def _forget_dead(folder: Path) -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.db import OperationalError, connections, transaction
-from prometheus_client import REGISTRY, generate_latest
+from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client.mmap_dict import MmapedDict, mmap_key
 
 from dbresilience import instruments, recording, reporting, retry, signals
 from dbresilience.base import DatabaseWrapper
 from dbresilience.meanings import CANNOT_CONNECT
+from dbresilience.metrics import AllProcesses
 from tests.dbresilience.conftest import MakeWrapper, in_thread, run
 
 
@@ -245,3 +248,14 @@ def test_an_event_within_the_librarys_own_lock_is_counted(wrapper: DatabaseWrapp
     thread.join(5)
     assert not thread.is_alive(), "it waits for itself"
     assert number("dbresilience_generations_condemned_total", wrapper.alias, reason=reason) == 1
+
+
+def test_a_file_that_a_process_has_just_made_is_no_reason_to_fail(tmp_path: Path) -> None:
+    """It is empty for a moment; a scrape at the start of a worker was answered 500."""
+    registry = CollectorRegistry()
+    AllProcesses(registry, str(tmp_path))
+    written = MmapedDict(str(tmp_path / "counter_1.db"))
+    written.write_value(mmap_key("a_total", "a_total", [], [], "As."), 7.0, 0.0)
+    (tmp_path / "counter_2.db").touch()
+    assert registry.get_sample_value("a_total") == 7
+    written.close()
