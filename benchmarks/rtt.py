@@ -8,7 +8,7 @@ process of a site does, before it is the next one's turn.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from time import perf_counter
 from typing import Any
@@ -160,7 +160,8 @@ def measure(near: dict[str, str], distant: dict[str, str], set_to_seconds: float
                 works[SAME_CODE] = alias, as_others_write_it
         turns = {name: queries.bound(*work) for name, work in works.items()}
         taken = queries.interleaved(turns, times, warm_rounds=min(times, 20), in_a_row=IN_A_ROW)
-        held = {name: _held_seconds(*work, min(times, 100)) for name, work in works.items() if name.startswith(OURS)}
+        ours = {name: turn for name, turn in turns.items() if name.startswith(OURS)}
+        held = _held_seconds(ours, min(times, 100)) if ours else {}
         tables.append(table(title, taken, held))
     bare = []
     for names in (distant, near):
@@ -184,25 +185,30 @@ def _bare_seconds(cursor: Any, times: int) -> float:
     return statistics.median(taken)
 
 
-def _held_seconds(alias: str, work: queries.Work, times: int) -> float:
-    """The median of what the leases of a turn take together; apart, because whoever listens costs time."""
+def _held_seconds(turns: dict[str, Callable[[int], None]], times: int) -> dict[str, float]:
+    """The medians of what the leases of a turn take together; apart, because whoever listens costs time."""
     from dbresilience import signals
 
     leases: list[float] = []
+    held: dict[str, list[float]] = {name: [] for name in turns}
 
     def note(held_seconds: float, **details: Any) -> None:
         leases.append(held_seconds)
 
-    held = []
+    def noting(name: str) -> Callable[[int], None]:
+        def turn(number: int) -> None:
+            leases.clear()
+            turns[name](number)
+            held[name].append(sum(leases))
+
+        return turn
+
     signals.connection_released.connect(note)
     try:
-        for number in range(times):
-            leases.clear()
-            queries.bound(alias, work)(number % queries.USERS + 1)
-            held.append(sum(leases))
+        queries.interleaved({name: noting(name) for name in turns}, times, warm_rounds=0, in_a_row=IN_A_ROW)
     finally:
         signals.connection_released.disconnect(note)
-    return statistics.median(held)
+    return {name: statistics.median(taken) for name, taken in held.items()}
 
 
 def table(title: str, times: dict[str, list[float]], held: dict[str, float]) -> str:
