@@ -31,7 +31,7 @@ Read = QuerySet[Any, Any] | Callable[[], Any]
 
 
 def gather(*reads: Read, using: str = DEFAULT_DB_ALIAS) -> list[Any]:
-    """Return what each read returns: one round trip to each database that they ask, in a transaction or outside.
+    """Return a list of what each read returns: one round trip to each database, in a transaction or outside.
 
     Args:
         reads: querysets, each evaluated to a list; or functions without arguments that make one query, such as

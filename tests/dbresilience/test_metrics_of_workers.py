@@ -115,10 +115,11 @@ class Crowd:
         routes = {"one": "one", "two": "two", "hold": "hold/<int:number>"}
         assert by_route(found) == {routes[path]: number for path, number in refused.items() if number}
         # On a busy machine a connection may not be opened within the pool's time-out, and a warm-up tries again.
+        most_of_warm_ups = (warmup.ATTEMPTS - 1) * 2 * warmed
         of_warm_ups = found["db_client_connection_timeouts_total"][()] - sum(refused.values())
-        assert 0 <= of_warm_ups <= (warmup.ATTEMPTS - 1) * 2 * warmed
+        assert 0 <= of_warm_ups <= most_of_warm_ups
         causes = found.get("dbresilience_refusals_total", {})
-        assert sum(causes.values()) == sum(refused.values())
+        assert 0 <= sum(causes.values()) - sum(refused.values()) <= most_of_warm_ups
         exhausted = found["dbresilience_exhaustions_total"]["timed_out",] - causes.get(("pool_exhausted",), 0)
         assert 0 <= exhausted <= of_warm_ups
         assert sum(self.answers.values()) == sum(done.values()) + sum(refused.values())
@@ -212,7 +213,7 @@ def test_a_scrape_needs_no_database(start_workers: Callable[..., Site], postgres
         assert found["dbresilience_breaker_processes"]["open",] >= 1
         assert found["dbresilience_breaker_changes_total"]["open",] >= 1
         assert found["dbresilience_connect_failures_total"][()] >= 1
-        assert sum(found["dbresilience_refusals_total"].values()) == sum(refused.values())
+        assert sum(found["dbresilience_refusals_total"].values()) >= sum(refused.values())  # also a warm-up's
 
     expect_soon(expect_outage)
     assert max(took) < 2
