@@ -17,6 +17,7 @@ from django.db import OperationalError, connections
 from dbresilience.base import DatabaseWrapper
 from dbresilience.operators import OrderFile
 from tests.settings import BASE_DIR
+from tests.support.postgres import wait_until
 from tests.support.site import site_environment
 
 _numbers = itertools.count()
@@ -79,6 +80,13 @@ def works(wrapper: DatabaseWrapper) -> bool:
     except OperationalError:
         return False
     return True
+
+
+def wait_for_probes(wrapper: DatabaseWrapper) -> None:
+    """Wait for the one that a refused request may have left behind."""
+    pool = wrapper.resources.pool
+    assert pool is not None
+    wait_until(lambda: not pool.admission._probes, what="the end of its own attempts")
 
 
 def in_thread(work: Callable[[], object]) -> threading.Thread:

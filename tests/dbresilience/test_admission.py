@@ -17,7 +17,7 @@ from dbresilience.signals import breaker_closed, breaker_opened
 from tests.support.postgres import ThrowawayPostgres, wait_until
 from tests.support.proxy import Proxy
 
-from .conftest import MakeWrapper, in_thread, orders_of, pid_of, works
+from .conftest import MakeWrapper, in_thread, orders_of, pid_of, wait_for_probes, works
 from .test_deadlines import seconds_of
 
 
@@ -45,13 +45,6 @@ def refusal_of(wrapper: object) -> OperationalError:
     with pytest.raises(OperationalError) as caught:
         pid_of(wrapper)  # type: ignore[arg-type]
     return caught.value
-
-
-def wait_for_probes(wrapper: DatabaseWrapper) -> None:
-    """Wait for the one that a refused request may have left behind."""
-    pool = wrapper.resources.pool
-    assert pool is not None
-    wait_until(lambda: not pool.admission._probes, what="the end of its own attempts")
 
 
 @pytest.mark.timed
@@ -145,8 +138,6 @@ def test_a_full_server_is_asked_again_once(make_wrapper: MakeWrapper) -> None:
 def test_idle_connections_of_other_aliases_make_room(make_wrapper: MakeWrapper) -> None:
     """One of this process's own pools had the last slots, and does not need them."""
     from django.db import connections
-
-    from dbresilience.base import DatabaseWrapper
 
     with ThrowawayPostgres(max_connections="6", superuser_reserved_connections="0") as server:
         idle = make_wrapper(url=server.url(), pool={"min_size": 6, "max_size": 6})

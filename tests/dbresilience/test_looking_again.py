@@ -8,7 +8,7 @@ import pytest
 from django.db import OperationalError
 
 from dbresilience import looking_again
-from tests.dbresilience.conftest import MakeWrapper, run
+from tests.dbresilience.conftest import MakeWrapper, run, wait_for_probes
 from tests.support.postgres import ThrowawayPostgres, wait_until
 
 
@@ -25,6 +25,7 @@ def test_the_breaker_of_an_idle_process(
     with pytest.raises(OperationalError):
         run(wrapper, "SELECT 1")
     assert wrapper.resources.snapshot().breaker == "open"
+    wait_for_probes(wrapper)
     postgres.start()
     time.sleep(2.5)
     if state == "closed":
