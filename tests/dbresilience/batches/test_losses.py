@@ -235,4 +235,6 @@ def test_a_session_that_ends_in_a_batch_was_closed_for_that(far: DatabaseWrapper
     finally:
         signals.connection_closed.disconnect(receiver)
     # A read that calls a function which may store something is one of unknown outcome, as by itself.
-    assert reasons == ["outcome_unknown (57P01)", "not_committed (57P01)"]
+    # The last words are lost with the connection where the server closes it before it has read all that was sent.
+    assert reasons[0] in ("outcome_unknown (57P01)", "outcome_unknown (no SQLSTATE)")
+    assert reasons[1:] in (["not_committed (57P01)"], ["connection_lost (no SQLSTATE)"])

@@ -42,10 +42,19 @@ def sleep():
     except Exception:
         pass
 for _ in range(3): threading.Thread(target=sleep, daemon=True).start()
-time.sleep(0.3)
+asleep = 0
+while asleep < 3:
+    time.sleep(0.05)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+            "AND state = 'active' AND query LIKE 'SELECT pg_sleep%'"
+        )
+        (asleep,) = cursor.fetchone()
 """
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("end", ["", "sys.exit(3)", "raise KeyboardInterrupt", "import os; os.kill(os.getpid(), 2)"])
 def test_what_still_runs_is_cancelled(end: str, database_url: str, postgres: ThrowawayPostgres) -> None:
     """At once, and without a word of the interpreter's; the server does not find it out by looking at its clients."""
