@@ -134,8 +134,8 @@ class Generations:
                 generation.condemned = True
             return generation
 
-    def current_unwanted(self) -> Generation | None:
-        """Return the current generation, to be replaced when somebody asks."""
+    def open_no_more(self) -> Generation | None:
+        """Let no probe open another until somebody asks for a connection; returns the current one."""
         with self._room:
             self.is_wanted = False
             return self.current

@@ -169,7 +169,7 @@ class Pool:
 
     def recycle(self, reason: str = "recycled") -> None:
         """Replace every connection: idle ones now, used ones on release."""
-        generation = self.generations.current_unwanted()
+        generation = self.generations.open_no_more()
         if generation is not None:
             self.condemn(generation, reason)
 

@@ -227,14 +227,17 @@ def test_a_session_that_ends_in_a_batch_was_closed_for_that(far: DatabaseWrapper
 
     ends_it = "pg_terminate_backend(pg_backend_pid())"
     signals.connection_closed.connect(receiver)
+    # A read that calls a function which may store something is one of unknown outcome, as by itself.
+    expected = ["outcome_unknown (57P01)", "not_committed (57P01)"]
     try:
-        with no_retries(), suppress(OperationalError):
-            gather(owners(far).extra(select={"ended": ends_it}), using=far.alias)
-        with suppress(OperationalError), pipeline(using=far.alias), far.cursor() as cursor:
-            cursor.execute(f"SELECT {ends_it}")
+        for _ in range(3):  # the server's last words may be lost with the connection, though not each time
+            reasons.clear()
+            with no_retries(), suppress(OperationalError):
+                gather(owners(far).extra(select={"ended": ends_it}), using=far.alias)
+            with suppress(OperationalError), pipeline(using=far.alias), far.cursor() as cursor:
+                cursor.execute(f"SELECT {ends_it}")
+            if reasons == expected:
+                break
     finally:
         signals.connection_closed.disconnect(receiver)
-    # A read that calls a function which may store something is one of unknown outcome, as by itself.
-    # The last words are lost with the connection where the server closes it before it has read all that was sent.
-    assert reasons[0] in ("outcome_unknown (57P01)", "outcome_unknown (no SQLSTATE)")
-    assert reasons[1:] in (["not_committed (57P01)"], ["connection_lost (no SQLSTATE)"])
+    assert reasons == expected
